@@ -1,0 +1,1 @@
+//! tiebeam_wire
