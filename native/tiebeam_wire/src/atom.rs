@@ -1,0 +1,245 @@
+//! Atoms: names of at most 255 characters, interned up to a bound.
+//!
+//! The BEAM never frees an atom, and a peer that keeps inventing names can exhaust it. Here the first
+//! [`INTERNED_MAX`] names are interned (compared by address, cloned for free, never freed); names beyond the bound
+//! are reference counted and freed like any other value. Both kinds compare, order and hash alike.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// How many names are interned. A large cluster's code uses some ten thousand atoms; 65,536 leaves room, and at
+/// most 1,020 bytes each they can hold 64 MiB at the very worst.
+pub const INTERNED_MAX: usize = 65_536;
+
+/// The longest atom, in characters (not bytes): OTP's own limit.
+pub const CHARACTERS_MAX: usize = 255;
+
+/// An Erlang atom.
+#[derive(Clone)]
+pub struct Atom(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Interned(&'static Entry),
+    Counted(Arc<Entry>),
+}
+
+struct Entry {
+    text: Box<str>,
+}
+
+/// The text is longer than [`CHARACTERS_MAX`] characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtomTooLong {
+    /// How many characters it has.
+    pub characters: usize,
+}
+
+impl fmt::Display for AtomTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "an atom has at most {CHARACTERS_MAX} characters, this text has {}",
+            self.characters
+        )
+    }
+}
+
+impl std::error::Error for AtomTooLong {}
+
+impl Atom {
+    /// The atom with this text.
+    pub fn new(text: &str) -> Result<Self, AtomTooLong> {
+        // A text of at most 255 bytes cannot have more characters than that: the common case needs no count.
+        if text.len() > CHARACTERS_MAX {
+            let characters = text.chars().count();
+            if characters > CHARACTERS_MAX {
+                return Err(AtomTooLong { characters });
+            }
+        }
+        Ok(intern(text))
+    }
+
+    /// The atom with this text, for literals in code.
+    ///
+    /// # Panics
+    /// When the text has more than 255 characters.
+    pub fn of(text: &'static str) -> Self {
+        Self::new(text).expect("a literal atom has at most 255 characters")
+    }
+
+    /// Its text, unquoted.
+    pub fn as_str(&self) -> &str {
+        &self.entry().text
+    }
+
+    fn entry(&self) -> &Entry {
+        match &self.0 {
+            Repr::Interned(entry) => entry,
+            Repr::Counted(entry) => entry,
+        }
+    }
+}
+
+/// Entries of the cache in front of the table: names come in runs, and a hit takes no lock.
+const CACHE: usize = 1024;
+
+thread_local! {
+    static RECENT: RefCell<[Option<&'static Entry>; CACHE]> = const { RefCell::new([None; CACHE]) };
+}
+
+fn cache_slot(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let mut word = [0u8; 8];
+    let tail = &bytes[bytes.len().saturating_sub(8)..];
+    word[..tail.len()].copy_from_slice(tail);
+    let mixed =
+        (u64::from_le_bytes(word) ^ (bytes.len() as u64) << 56).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> 54) as usize % CACHE
+}
+
+fn intern(text: &str) -> Atom {
+    let slot = cache_slot(text);
+    RECENT.with_borrow_mut(|recent| {
+        if let Some(entry) = recent[slot]
+            && *entry.text == *text {
+                return Atom(Repr::Interned(entry));
+            }
+        match intern_in_table(text) {
+            Some(entry) => {
+                recent[slot] = Some(entry);
+                Atom(Repr::Interned(entry))
+            }
+            None => Atom(Repr::Counted(Arc::new(Entry { text: text.into() }))),
+        }
+    })
+}
+
+struct ByText(&'static Entry);
+
+impl PartialEq for ByText {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.text == other.0.text
+    }
+}
+impl Eq for ByText {}
+impl Hash for ByText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (*self.0.text).hash(state);
+    }
+}
+impl std::borrow::Borrow<str> for ByText {
+    fn borrow(&self) -> &str {
+        &self.0.text
+    }
+}
+
+fn intern_in_table(text: &str) -> Option<&'static Entry> {
+    static TABLE: OnceLock<Mutex<HashSet<ByText>>> = OnceLock::new();
+    let table = TABLE.get_or_init(Mutex::default);
+    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = table.get(text) {
+        return Some(found.0);
+    }
+    if table.len() >= INTERNED_MAX {
+        return None;
+    }
+    let entry: &'static Entry = Box::leak(Box::new(Entry { text: text.into() }));
+    table.insert(ByText(entry));
+    Some(entry)
+}
+
+impl PartialEq for Atom {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Repr::Interned(a), Repr::Interned(b)) => std::ptr::eq(*a, *b),
+            _ => self.as_str() == other.as_str(),
+        }
+    }
+}
+
+impl Eq for Atom {}
+
+impl PartialEq<str> for Atom {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Atom {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl Hash for Atom {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+/// The order of Erlang's atoms: by the bytes of their UTF-8 text.
+impl Ord for Atom {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.as_str().as_bytes().cmp(other.as_str().as_bytes())
+    }
+}
+
+impl PartialOrd for Atom {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The bare text. The quoted form of Erlang source is [`Term`](crate::Term)'s display.
+impl fmt::Display for Atom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Atom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}'", self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_text_is_the_same_atom() {
+        let built: String = ["no", "de"].concat();
+        assert_eq!(Atom::new(&built).unwrap(), Atom::of("node"));
+        assert_ne!(Atom::of("node"), Atom::of("nodes"));
+    }
+
+    #[test]
+    fn the_limit_counts_characters_not_bytes() {
+        let emoji = "😀".repeat(255);
+        assert_eq!(emoji.len(), 1020);
+        assert_eq!(Atom::new(&emoji).unwrap().as_str(), emoji);
+        assert_eq!(
+            Atom::new(&"x".repeat(256)),
+            Err(AtomTooLong { characters: 256 })
+        );
+    }
+
+    #[test]
+    fn a_counted_atom_equals_the_interned_one() {
+        let counted = Atom(Repr::Counted(Arc::new(Entry {
+            text: "counted".into(),
+        })));
+        assert_eq!(counted, Atom::of("counted"));
+    }
+
+    #[test]
+    fn the_order_is_that_of_bytes() {
+        assert!(Atom::of("B@h") < Atom::of("a@h"));
+        assert!(Atom::of("a@h") < Atom::of("z@h"));
+    }
+}
