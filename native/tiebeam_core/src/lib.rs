@@ -1,1 +1,76 @@
-//! tiebeam_core
+//! The decisions of a Tiebeam cluster, as a value.
+//!
+//! A [`Cluster`] is told what happened and when; it answers with what must be done. It owns no socket, clock, thread or
+//! source of chance, so the same code runs in a Tokio task, in a GenServer behind a NIF, and, many times over, in a
+//! simulator with a clock of its own.
+//!
+//! # The driver's contract
+//!
+//! 1. One owner steps it: [`Cluster::step`] takes `&mut self` and never blocks.
+//! 2. `now` never goes back (a smaller one counts as the greatest seen).
+//! 3. Actions are carried out in order.
+//! 4. [`Action::Send`] is best effort: bytes may be lost, but two sends over one connection are never swapped, and the
+//!    bytes of a connection arrive between its [`Event::Connected`] and its [`Event::Disconnected`]. A send to a node that
+//!    is not connected makes the driver dial it in the background; the bytes themselves may be dropped.
+//! 5. [`Event::Woke`] comes at [`Cluster::deadline`]; early or late is safe. The first deadline is [`Instant::ZERO`].
+//!
+//! # Two nodes
+//!
+//! ```
+//! use tiebeam_core::{Action, Cluster, Config, Event, Instant, Kind, NodeName, Status};
+//!
+//! let name = |text| NodeName::parse(text).unwrap();
+//! let mut a = Cluster::new(Config::new(name("a@host"), 1, Kind::Rust)).unwrap();
+//! let mut b = Cluster::new(Config::new(name("b@host"), 1, Kind::Beam)).unwrap();
+//!
+//! // A connection comes up: each side hears of it, and what one sends the other receives.
+//! let (now, mut from_a, mut from_b) = (Instant::from_millis(5), Vec::new(), Vec::new());
+//! a.step(now, Event::Connected { to: name("b@host") }, &mut from_a);
+//! b.step(now, Event::Connected { to: name("a@host") }, &mut from_b);
+//! while !(from_a.is_empty() && from_b.is_empty()) {
+//!     for action in std::mem::take(&mut from_a) {
+//!         if let Action::Send { bytes, .. } = action {
+//!             b.step(now, Event::Received { from: name("a@host"), bytes }, &mut from_b);
+//!         }
+//!     }
+//!     for action in std::mem::take(&mut from_b) {
+//!         if let Action::Send { bytes, .. } = action {
+//!             a.step(now, Event::Received { from: name("b@host"), bytes }, &mut from_a);
+//!         }
+//!     }
+//! }
+//! assert!(a.view().members().all(|member| member.status == Status::Alive));
+//! assert!(a.view().members().map(|member| &member.node).eq(b.view().members().map(|member| &member.node)));
+//! ```
+//!
+//! # Reading path
+//!
+//! `cluster` is the one file that knows all machines; `event` and `action` are its vocabulary; `membership` says who is
+//! here; `message` is what cores say to each other, and `message/codec` the same in bytes.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod action;
+mod cluster;
+mod config;
+mod event;
+mod identity;
+mod membership;
+mod message;
+mod random;
+mod time;
+mod timers;
+
+pub use action::{Action, Answer, Notice, Why};
+pub use cluster::{Cluster, View};
+pub use config::{Config, ConfigError, MAX_CLUSTER_BYTES, MAX_SEEDS, Timing};
+pub use event::{CallId, Command, Event};
+pub use identity::{Identity, MAX_NODE_NAME_BYTES, MAX_NODE_NAME_CHARS, NodeName, NodeNameError};
+pub use membership::{Kind, MAX_PEERS, Member, Status};
+pub use message::{DecodeError, MAX_MESSAGE_BYTES};
+pub use random::Random;
+pub use time::{Duration, Instant};

@@ -1,0 +1,140 @@
+//! The cluster as one node sees it. The only file that knows all its machines.
+
+use alloc::vec::Vec;
+
+use crate::action::{Action, Answer, Notice, Why};
+use crate::config::{Config, ConfigError};
+use crate::event::{Command, Event};
+use crate::membership::{Member, Membership};
+use crate::message;
+use crate::time::Instant;
+
+/// One member of a cluster. See the [crate documentation](crate) for the driver's contract.
+#[derive(Debug)]
+pub struct Cluster {
+    phase: Phase,
+    /// The greatest time seen.
+    now: Instant,
+    membership: Membership,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not stepped yet: the time is not known.
+    New,
+    Running,
+    /// Nothing has an effect any more.
+    Left,
+}
+
+impl Cluster {
+    /// A member that knows only its configuration.
+    ///
+    /// # Errors
+    ///
+    /// A setting is out of its range; see [`ConfigError`].
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(Self {
+            phase: Phase::New,
+            now: Instant::ZERO,
+            membership: Membership::new(config),
+        })
+    }
+
+    /// Tells the cluster what happened at `now`; appends what must be done, in order, to `actions`.
+    ///
+    /// Never fails and never panics, whatever other nodes send: bytes that mean nothing become one
+    /// [`Notice::Ignored`]. The work is bounded by the limits of the crate, not by what was received.
+    pub fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
+        self.now = self.now.max(now);
+        let now = self.now;
+        if self.phase == Phase::New {
+            self.phase = Phase::Running;
+            self.membership.start(now, actions);
+        }
+        match (self.phase, event) {
+            (
+                Phase::Left,
+                Event::Asked {
+                    call,
+                    command: Command::Leave,
+                },
+            ) => {
+                actions.push(Action::Answer {
+                    call,
+                    answer: Answer::Left,
+                });
+            }
+            (Phase::Left, _) => {}
+            (_, Event::Received { from, bytes }) => match message::decode(&bytes) {
+                Ok(message) => self.membership.received(now, from, message, actions),
+                Err(error) => {
+                    actions.push(Action::Notify(Notice::Ignored {
+                        from,
+                        why: Why::Malformed(error),
+                    }));
+                }
+            },
+            (_, Event::Connected { to }) => self.membership.connected(now, to, actions),
+            (_, Event::Disconnected { from }) => self.membership.disconnected(now, from, actions),
+            (
+                _,
+                Event::Asked {
+                    call,
+                    command: Command::Leave,
+                },
+            ) => {
+                self.phase = Phase::Left;
+                self.membership.leave(actions);
+                actions.push(Action::Answer {
+                    call,
+                    answer: Answer::Left,
+                });
+            }
+            (_, Event::Woke) => {}
+        }
+        // Any step is as good as a wake-up: a driver under load may be late with its own.
+        self.membership.wake(now, actions);
+        #[cfg(debug_assertions)]
+        self.membership.check();
+    }
+
+    /// When to step with [`Event::Woke`] if nothing happens before; `None` once this node has left.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::New => Some(Instant::ZERO),
+            Phase::Running | Phase::Left => self.membership.deadline(),
+        }
+    }
+
+    /// What this member knows now.
+    pub fn view(&self) -> View<'_> {
+        View {
+            membership: &self.membership,
+        }
+    }
+}
+
+/// What a member knows at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    membership: &'a Membership,
+}
+
+impl<'a> View<'a> {
+    /// The identity of the cluster.
+    pub fn cluster(&self) -> &'a str {
+        self.membership.cluster()
+    }
+
+    /// This node.
+    pub fn me(&self) -> &'a Member {
+        self.membership.me()
+    }
+
+    /// All members in the order of their names, this node included.
+    pub fn members(&self) -> impl Iterator<Item = &'a Member> + use<'a> {
+        self.membership.members()
+    }
+}

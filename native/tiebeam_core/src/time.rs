@@ -1,0 +1,104 @@
+//! Time as the driver tells it: whole milliseconds, as values.
+
+use core::fmt;
+use core::ops::Add;
+
+/// A point in time: milliseconds since an origin that the driver chose, usually its own start.
+///
+/// Two instants are comparable only when the same driver made them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Instant(u64);
+
+/// A span of time in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Duration(u64);
+
+impl Instant {
+    /// The driver's origin.
+    pub const ZERO: Self = Self(0);
+
+    /// The instant `millis` milliseconds after the origin.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the origin.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// The time from `earlier` to `self`; zero when `earlier` is not earlier.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    /// Stops at the last representable instant instead of wrapping.
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span.0))
+    }
+}
+
+impl Duration {
+    /// No time at all.
+    pub const ZERO: Self = Self(0);
+
+    /// A span of `millis` milliseconds.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// A span of `secs` seconds.
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(secs.saturating_mul(1000))
+    }
+
+    /// The span in milliseconds.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// `self` doubled `times` times, at most `max`.
+    pub fn doubled(self, times: u32, max: Self) -> Self {
+        let factor = 1_u64.checked_shl(times).unwrap_or(u64::MAX);
+        Self(self.0.saturating_mul(factor)).min(max)
+    }
+}
+
+impl fmt::Display for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03} s", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_stops_at_the_ends() {
+        assert_eq!(
+            Instant::from_millis(u64::MAX) + Duration::from_secs(1),
+            Instant::from_millis(u64::MAX)
+        );
+        assert_eq!(Instant::ZERO.since(Instant::from_millis(5)), Duration::ZERO);
+    }
+
+    #[test]
+    fn doubling_is_capped() {
+        let (first, max) = (Duration::from_secs(1), Duration::from_secs(30));
+        assert_eq!(first.doubled(0, max), Duration::from_secs(1));
+        assert_eq!(first.doubled(3, max), Duration::from_secs(8));
+        assert_eq!(first.doubled(5, max), max);
+        assert_eq!(first.doubled(200, max), max);
+    }
+}
