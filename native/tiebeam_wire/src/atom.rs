@@ -105,9 +105,10 @@ fn intern(text: &str) -> Atom {
     let slot = cache_slot(text);
     RECENT.with_borrow_mut(|recent| {
         if let Some(entry) = recent[slot]
-            && *entry.text == *text {
-                return Atom(Repr::Interned(entry));
-            }
+            && *entry.text == *text
+        {
+            return Atom(Repr::Interned(entry));
+        }
         match intern_in_table(text) {
             Some(entry) => {
                 recent[slot] = Some(entry);

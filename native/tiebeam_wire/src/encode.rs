@@ -140,17 +140,18 @@ fn write_list<A: AtomWriter>(elements: &[Term], out: &mut Vec<u8>, atoms: &mut A
     // A list of bytes is a string, as long as its length fits.
     let is_byte = |element: &Term| matches!(element, Term::Integer(0..=255));
     if let Ok(len) = u16::try_from(elements.len())
-        && elements.iter().all(is_byte) {
-            out.push(tag::STRING);
-            out.extend_from_slice(&len.to_be_bytes());
-            out.extend(
-                elements
-                    .iter()
-                    .filter_map(|e| e.as_integer())
-                    .map(|byte| byte as u8),
-            );
-            return;
-        }
+        && elements.iter().all(is_byte)
+    {
+        out.push(tag::STRING);
+        out.extend_from_slice(&len.to_be_bytes());
+        out.extend(
+            elements
+                .iter()
+                .filter_map(|e| e.as_integer())
+                .map(|byte| byte as u8),
+        );
+        return;
+    }
     header(tag::LIST, elements.len(), out);
     for element in elements {
         write_term(element, out, atoms);

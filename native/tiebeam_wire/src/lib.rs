@@ -16,7 +16,11 @@
 pub mod atom;
 pub mod decode;
 pub mod encode;
+pub mod epmd;
 pub mod error;
+pub mod flags;
+pub mod handshake;
+pub mod slot;
 pub mod term;
 
 pub use atom::Atom;
