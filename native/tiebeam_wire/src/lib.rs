@@ -14,11 +14,15 @@
 #![forbid(unsafe_code)]
 
 pub mod atom;
+mod atom_cache;
+pub mod control;
 pub mod decode;
 pub mod encode;
 pub mod epmd;
 pub mod error;
 pub mod flags;
+mod fragment;
+pub mod frame;
 pub mod handshake;
 pub mod slot;
 pub mod term;
