@@ -1,1 +1,74 @@
-//! NIF
+//! The core of Tiebeam for the BEAM: three NIFs, called by `Tiebeam.Native`.
+//!
+//! The library starts no thread and makes no decision. A cluster is a resource that one process owns and steps; it is
+//! freed when that process and its references are gone. A panic becomes an Erlang error (`:nif_panicked`), and the
+//! resource refuses further steps, because its state may be half changed.
+//!
+//! A step takes microseconds per event, and the driver bounds its batches, so the NIFs run on normal schedulers.
+#![deny(unsafe_code)]
+
+mod terms;
+
+use std::sync::Mutex;
+
+use rustler::{Env, NifResult, ResourceArc, Term};
+use tiebeam_core::{Cluster, Instant};
+
+use terms::Settings;
+
+struct Member(Mutex<Cluster>);
+
+#[rustler::resource_impl]
+impl rustler::Resource for Member {}
+
+/// `new(settings) :: {:ok, cluster} | {:error, message}`
+#[rustler::nif]
+fn new(env: Env<'_>, settings: Settings<'_>) -> Result<ResourceArc<Member>, String> {
+    let config = settings.into_config(env)?;
+    let cluster = Cluster::new(config).map_err(|error| error.to_string())?;
+    Ok(ResourceArc::new(Member(Mutex::new(cluster))))
+}
+
+/// `step(cluster, now, events) :: {actions, deadline | nil}`
+///
+/// All events happened at `now`, in the order of the list.
+#[rustler::nif]
+fn step<'a>(
+    env: Env<'a>,
+    member: ResourceArc<Member>,
+    now: u64,
+    events: Vec<Term<'a>>,
+) -> NifResult<(Vec<Term<'a>>, Option<u64>)> {
+    let mut cluster = member
+        .0
+        .lock()
+        .map_err(|_| rustler::Error::RaiseAtom("panicked_before"))?;
+    let mut actions = Vec::new();
+    for event in events {
+        if let Some(event) = terms::event(event)? {
+            cluster.step(Instant::from_millis(now), event, &mut actions);
+        }
+    }
+    let deadline = cluster.deadline().map(Instant::as_millis);
+    let actions = actions
+        .iter()
+        .map(|action| terms::action(env, action))
+        .collect::<NifResult<_>>()?;
+    Ok((actions, deadline))
+}
+
+/// `view(cluster) :: [Tiebeam.Member.t()]`
+#[rustler::nif]
+fn view<'a>(env: Env<'a>, member: ResourceArc<Member>) -> NifResult<Vec<Term<'a>>> {
+    let cluster = member
+        .0
+        .lock()
+        .map_err(|_| rustler::Error::RaiseAtom("panicked_before"))?;
+    cluster
+        .view()
+        .members()
+        .map(|member| terms::member(env, member))
+        .collect()
+}
+
+rustler::init!("Elixir.Tiebeam.Native");

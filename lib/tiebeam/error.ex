@@ -1,0 +1,23 @@
+defmodule Tiebeam.Error do
+  @moduledoc """
+  Something outside the caller's power prevents what was asked for. Misuse raises `ArgumentError` instead.
+
+  `:reason` is for matching, the message for people:
+
+  - `{:process_taken, name, pid}` - another process has the registered name that members send to.
+  """
+
+  defexception [:reason]
+
+  @typedoc "An error and its reason."
+  @type t :: %__MODULE__{reason: reason}
+
+  @typedoc "Why."
+  @type reason :: {:process_taken, name :: atom, pid}
+
+  @impl true
+  def message(%__MODULE__{reason: {:process_taken, name, pid}}) do
+    "#{inspect(pid)} already has the registered name #{inspect(name)}, to which members of this cluster would send. " <>
+      "A second cluster on one node needs another name, the same on all its nodes: `process: :another`"
+  end
+end

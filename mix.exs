@@ -1,0 +1,47 @@
+Code.require_file("mix/compile.tiebeam_nif.ex", __DIR__)
+
+# Tasks for work on Tiebeam itself, not for projects that depend on it.
+unless Mix.Project.get(), do: Code.require_file("mix/tiebeam.docs.ex", __DIR__)
+
+defmodule Tiebeam.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+  @source "https://github.com/tiebeam/tiebeam"
+
+  def project do
+    [
+      app: :tiebeam,
+      version: @version,
+      elixir: "~> 1.14",
+      description: "BEAM nodes and Rust nodes in one cluster",
+      compilers: [:tiebeam_nif] ++ Mix.compilers(),
+      elixirc_paths: elixirc_paths(Mix.env()),
+      start_permanent: Mix.env() == :prod,
+      # None, not even for development: a dependency would make every task ask for Hex.
+      deps: [],
+      package: package(),
+      source_url: @source,
+      docs: [main: "Tiebeam", source_ref: "v" <> @version],
+      # Cover compiles a module anew, which would load its NIF a second time.
+      test_coverage: [ignore_modules: [Tiebeam.Native]]
+    ]
+  end
+
+  def application do
+    [extra_applications: [:logger]]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_env), do: ["lib"]
+
+  defp package do
+    [
+      licenses: ["Apache-2.0", "MIT"],
+      links: %{"GitHub" => @source},
+      # The whole workspace: cargo builds the native library where the package is used.
+      files: ~w(lib mix mix.exs Cargo.toml Cargo.lock native README.md CHANGELOG.md LICENSE .formatter.exs),
+      exclude_patterns: [~r"native/.*/target"]
+    ]
+  end
+end
