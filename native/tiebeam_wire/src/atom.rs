@@ -71,6 +71,11 @@ impl Atom {
         Self::new(text).expect("a literal atom has at most 255 characters")
     }
 
+    /// The atom with this text, unless it is not UTF-8 or too long.
+    pub(crate) fn from_utf8(text: &[u8]) -> Option<Self> {
+        Self::new(std::str::from_utf8(text).ok()?).ok()
+    }
+
     /// Its text, unquoted.
     pub fn as_str(&self) -> &str {
         &self.entry().text

@@ -1,23 +1,38 @@
 //! Bytes to terms: the *External Term Format* chapter of the ERTS user's guide, read without recursion.
+//!
+//! Containers that are still being read wait on an explicit stack. What would need more of that stack, or more
+//! memory, than [`Limits`] allows is not refused: it is walked, validated, and kept as its bytes ([`Opaque`]), so a
+//! peer that sends a very deep or very large term loses neither the term nor its connection.
 
-use bytes::{Buf, Bytes};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::{Decompress, FlushDecompress, Status};
 use num_bigint::{BigInt, Sign};
 
 use crate::atom::Atom;
+use crate::encode::{AtomWriter, InlineAtoms};
 use crate::error::{DecodeError, DecodeErrorKind as Kind};
 use crate::term::{
-    Binary, BitString, Export, Fun, Improper, Map, Pid, Port, REFERENCE_WORDS_MAX, Reference, Term,
+    Binary, BitString, Export, Fun, Improper, Map, Opaque, Pid, Port, REFERENCE_WORDS_MAX,
+    Reference, Term,
 };
 
 /// What bytes from outside may make a decoder do.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How deep a term may nest and still be decoded: walking it (comparing, printing, dropping) recurses, and a
-    /// thread's stack is 2 MiB.
+    /// How deep containers may nest and still be decoded: walking a term (comparing, printing, dropping) recurses,
+    /// and a thread's stack is 2 MiB. What nests deeper is kept as [`Opaque`].
     pub depth: usize,
-    /// How many bytes a compressed term may inflate to: a kilobyte of deflated zeros is a megabyte.
+    /// How many elements the containers decoded from one packet may have in all: an element takes one byte of the
+    /// packet but [`size_of::<Term>()`](Term) in memory. Containers beyond are kept as [`Opaque`]. A list of four
+    /// million integers passes; the memory behind one packet stays within 128 MiB plus the packet.
+    pub terms: usize,
+    /// How many bytes the compressed terms of one packet may inflate to (a kilobyte of deflated zeros is a
+    /// megabyte), and how many bytes opaque terms may gain where atoms replace references to the packet's header.
     pub inflated: usize,
-    /// How many bytes an integer may have. Arithmetic on it is quadratic; OTP's own limit is 8 MiB, nobody sends it.
+    /// How many bytes an integer may have and still be decoded: converting and printing it takes quadratic time. A
+    /// longer one is kept as [`Opaque`]. Keys of RSA have 1,024 bytes at most.
     pub integer: usize,
 }
 
@@ -25,20 +40,51 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             depth: 512,
+            terms: 4 << 20,
             inflated: 64 << 20,
-            integer: 1 << 20,
+            integer: 64 << 10,
         }
     }
 }
 
-/// Decodes one term with its version byte, and nothing after it.
+/// How many maps may be keys within keys (within keys); a map beyond is kept as [`Opaque`], which compares by its
+/// bytes. Comparing and hashing keys revisits the keys inside them at every level, so without this limit a small
+/// packet could keep a processor busy for ages. Nobody nests keys this way.
+const NESTED_KEYS_MAX: u8 = 4;
+
+/// Decodes one term with its version byte, and nothing after it, within the default [`Limits`].
 pub fn decode(bytes: &Bytes) -> Result<Term, DecodeError> {
-    let limits = Limits::default();
-    let mut decoder = Decoder::new(bytes, 0, &limits);
+    decode_with(bytes, &Limits::default())
+}
+
+/// Decodes one term with its version byte, and nothing after it.
+pub fn decode_with(bytes: &Bytes, limits: &Limits) -> Result<Term, DecodeError> {
+    let mut decoder = Decoder::new(bytes, 0, limits);
     decoder.version()?;
     let term = decoder.term()?;
     decoder.end()?;
     Ok(term)
+}
+
+impl Opaque {
+    /// Checks that the bytes are one encoded term (a tag and what follows, without the version byte, without
+    /// references to a packet's header) and keeps them.
+    pub fn new(bytes: Bytes) -> Result<Self, DecodeError> {
+        let limits = Limits::default();
+        let mut decoder = Decoder::new(&bytes, 0, &limits);
+        decoder.skip()?;
+        decoder.end()?;
+        Ok(Self(Arc::new(bytes)))
+    }
+
+    /// Decodes the term within other limits than those that kept it opaque. Native records and node-local terms
+    /// stay opaque.
+    pub fn decode(&self, limits: &Limits) -> Result<Term, DecodeError> {
+        let mut decoder = Decoder::new(self.bytes(), 0, limits);
+        let term = decoder.term()?;
+        decoder.end()?;
+        Ok(term)
+    }
 }
 
 /// Reads terms, and the parts that control messages are made of, from a packet.
@@ -48,6 +94,10 @@ pub struct Decoder<'a> {
     at: usize,
     limits: &'a Limits,
     atoms: &'a [Atom],
+    /// How many more elements may be decoded: what is left of [`Limits::terms`].
+    terms: usize,
+    /// How many more bytes may be produced: what is left of [`Limits::inflated`].
+    inflated: usize,
 }
 
 /// Tags of the external term format.
@@ -89,80 +139,58 @@ pub(crate) mod tag {
 }
 
 /// A container whose elements are still being read.
-enum Open {
-    Tuple(Vec<Term>, usize),
-    List(Vec<Term>, usize),
-    Map(Vec<(Term, Term)>, Option<Term>, usize),
-    Fun(Box<Fun>, usize),
+struct Frame {
+    kind: Container,
+    /// The elements so far; of a map, keys and values in turn.
+    items: Vec<Term>,
+    /// How many elements are missing, without the tail of a list.
+    missing: usize,
+    /// How many maps this container is inside a key of.
+    keys: u8,
 }
 
-impl Open {
-    /// Adds an element; gives the container once it has all of them.
-    fn add(&mut self, value: Term) -> Option<Term> {
-        use std::mem::take;
-        match self {
-            Self::Tuple(items, missing) => {
-                items.push(value);
-                *missing -= 1;
-                (*missing == 0).then(|| Term::Tuple(take(items)))
-            }
-            Self::List(items, missing) if *missing > 1 => {
-                items.push(value);
-                *missing -= 1;
-                None
-            }
-            // The last one is the tail.
-            Self::List(items, _) => {
-                let mut items = take(items);
-                Some(match value {
-                    Term::List(tail) => {
-                        items.extend(tail);
-                        Term::List(items)
-                    }
-                    Term::Improper(tail) => {
-                        items.extend(tail.elements);
-                        Term::Improper(Box::new(Improper {
-                            elements: items,
-                            tail: tail.tail,
-                        }))
-                    }
-                    tail if items.is_empty() => tail,
-                    tail => Term::Improper(Box::new(Improper {
-                        elements: items,
-                        tail,
-                    })),
-                })
-            }
-            Self::Map(pairs, key, missing) => {
-                match key.take() {
-                    None => *key = Some(value),
-                    Some(key) => pairs.push((key, value)),
-                }
-                *missing -= 1;
-                (*missing == 0).then(|| Term::Map(Map(take(pairs))))
-            }
-            Self::Fun(fun, missing) => {
-                fun.free.push(value);
-                *missing -= 1;
-                (*missing == 0).then(|| Term::Fun(fun.clone()))
-            }
-        }
+enum Container {
+    Tuple,
+    /// A list whose tail is still unknown.
+    List,
+    /// A list whose tail is not a list: the last element is that tail.
+    Improper,
+    Map,
+    Fun(Box<Fun>),
+}
+
+impl Frame {
+    /// How many more terms must follow, at one byte each.
+    fn required(&self) -> usize {
+        self.missing + usize::from(matches!(self.kind, Container::List))
+    }
+
+    /// How many maps the next element is inside a key of.
+    fn keys_of_next(&self) -> u8 {
+        let is_key = matches!(self.kind, Container::Map) && self.items.len().is_multiple_of(2);
+        self.keys + u8::from(is_key)
     }
 }
 
 enum Step {
     Value(Term),
-    Open(Open),
+    Open(Frame),
 }
 
 impl<'a> Decoder<'a> {
     /// Reads from offset `at` of `bytes`. Atom references have nothing to refer to; see [`Decoder::with_atoms`].
+    ///
+    /// # Panics
+    /// When `at` is beyond the end of `bytes`.
     pub fn new(bytes: &'a Bytes, at: usize, limits: &'a Limits) -> Self {
+        assert!(at <= bytes.len(), "the offset is beyond the end");
         Self {
             bytes,
             at,
             limits,
             atoms: &[],
+            terms: limits.terms,
+            inflated: limits.inflated,
         }
     }
 
@@ -195,6 +223,11 @@ impl<'a> Decoder<'a> {
         DecodeError { kind, at: self.at }
     }
 
+    /// The next byte, unread.
+    pub fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
     /// Reads the version byte 131.
     pub fn version(&mut self) -> Result<(), DecodeError> {
         match self.u8()? {
@@ -218,12 +251,17 @@ impl<'a> Decoder<'a> {
     /// Reads an integer of 64 bits.
     pub fn integer(&mut self) -> Result<i64, DecodeError> {
         let at = self.at;
-        match self.term()? {
-            Term::Integer(integer) => Ok(integer),
-            _ => Err(DecodeError {
-                kind: Kind::Expected("an integer"),
-                at,
-            }),
+        match self.u8()? {
+            tag::SMALL_INTEGER => Ok(i64::from(self.u8()?)),
+            tag::INTEGER => Ok(i64::from(self.u32()? as i32)),
+            tag @ (tag::SMALL_BIG | tag::LARGE_BIG) => match self.big(tag)? {
+                Term::Integer(integer) => Ok(integer),
+                _ => Err(DecodeError {
+                    kind: Kind::Expected("an integer of 64 bits"),
+                    at,
+                }),
+            },
+            _ => self.unexpected("an integer"),
         }
     }
 
@@ -259,190 +297,226 @@ impl<'a> Decoder<'a> {
         Err(self.error(Kind::Expected(what)))
     }
 
-    /// Reads one term.
+    /// Reads one term. A compressed term is inflated first, as OTP does at this place only.
     pub fn term(&mut self) -> Result<Term, DecodeError> {
-        let mut stack: Vec<Open> = Vec::new();
-        // Elements announced but not yet read. Each takes at least one byte, so a packet can announce no more than
-        // it carries, however its containers nest.
-        let mut announced = 0usize;
+        match self.peek() {
+            Some(tag::COMPRESSED) => {
+                let start = self.at;
+                let inflated = self.inflate()?;
+                let mut inner = Decoder {
+                    bytes: &inflated,
+                    at: 0,
+                    limits: self.limits,
+                    atoms: self.atoms,
+                    terms: self.terms,
+                    inflated: self.inflated,
+                };
+                // Offsets inside the inflated bytes mean nothing to whoever reads the error.
+                let in_packet = |error: DecodeError| DecodeError { at: start, ..error };
+                let term = inner.plain().map_err(in_packet)?;
+                inner.end().map_err(in_packet)?;
+                (self.terms, self.inflated) = (inner.terms, inner.inflated);
+                Ok(term)
+            }
+            _ => self.plain(),
+        }
+    }
+
+    /// Reads one term that is not compressed.
+    fn plain(&mut self) -> Result<Term, DecodeError> {
+        let mut frame = match self.step(0, 0, 0)? {
+            Step::Value(value) => return Ok(value),
+            Step::Open(frame) => frame,
+        };
+        let mut parents: Vec<Frame> = Vec::new();
+        // Elements that the containers on the stack still wait for. Each takes at least one byte, so a packet can
+        // announce no more than it carries, however its containers nest.
+        let mut waiting = 0usize;
         loop {
-            let mut value = match self.step(&mut announced)? {
-                Step::Value(value) => value,
-                Step::Open(open) => {
-                    if stack.len() >= self.limits.depth {
-                        return Err(self.error(Kind::Limit {
-                            what: "nested containers",
-                            limit: self.limits.depth,
-                        }));
+            while frame.missing > 0 {
+                frame.missing -= 1;
+                let required = waiting + frame.required();
+                match self.step(parents.len() + 1, required, frame.keys_of_next())? {
+                    Step::Value(value) => frame.items.push(value),
+                    Step::Open(inner) => {
+                        waiting = required;
+                        parents.push(std::mem::replace(&mut frame, inner));
                     }
-                    stack.push(open);
-                    continue;
+                }
+            }
+            let value = match frame.kind {
+                Container::List => match self.tail(&mut frame, waiting)? {
+                    true => Term::List(frame.items),
+                    false => continue,
+                },
+                Container::Tuple => Term::Tuple(frame.items),
+                Container::Improper => match (frame.items.pop(), frame.items.is_empty()) {
+                    (Some(tail), false) => Term::Improper(Box::new(Improper {
+                        elements: frame.items,
+                        tail,
+                    })),
+                    // `[|tail]` is the tail.
+                    (Some(tail), true) => tail,
+                    (None, _) => Term::List(frame.items),
+                },
+                Container::Map => {
+                    let map = Map(frame.items);
+                    if !map.has_distinct_keys() {
+                        return Err(self.error(Kind::DuplicateKey));
+                    }
+                    Term::Map(map)
+                }
+                Container::Fun(mut fun) => {
+                    fun.free = frame.items;
+                    Term::Fun(fun)
                 }
             };
-            loop {
-                let Some(open) = stack.last_mut() else {
-                    return Ok(value);
-                };
-                announced -= 1;
-                let Some(complete) = open.add(value) else {
-                    break;
-                };
-                if let Term::Map(map) = &complete {
-                    self.distinct(&map.0)?;
+            match parents.pop() {
+                None => return Ok(value),
+                Some(parent) => {
+                    frame = parent;
+                    waiting -= frame.required();
+                    frame.items.push(value);
                 }
-                value = complete;
-                stack.pop();
             }
         }
     }
 
-    fn distinct(&self, pairs: &[(Term, Term)]) -> Result<(), DecodeError> {
-        const FEW: usize = 8;
-        let distinct = if pairs.len() <= FEW {
-            pairs
-                .iter()
-                .enumerate()
-                .all(|(i, (key, _))| pairs[..i].iter().all(|(other, _)| other != key))
-        } else {
-            let mut seen = std::collections::HashSet::with_capacity(pairs.len());
-            pairs.iter().all(|(key, _)| seen.insert(key))
-        };
-        if distinct {
-            Ok(())
-        } else {
-            Err(self.error(Kind::DuplicateKey))
+    /// Reads the tail of a list whose elements are all there. Returns whether the list is complete; if not, the
+    /// frame has been told what to wait for. A tail that is a list again goes on in the same frame: a chain of
+    /// tails is neither deep nor copied link by link.
+    fn tail(&mut self, frame: &mut Frame, waiting: usize) -> Result<bool, DecodeError> {
+        let start = self.at;
+        match self.u8()? {
+            tag::NIL => return Ok(true),
+            tag::STRING => {
+                let len = usize::from(self.u16()?);
+                if len <= self.terms {
+                    self.terms -= len;
+                    let bytes = self.take(len)?;
+                    frame.items.extend(integers(bytes));
+                    return Ok(true);
+                }
+            }
+            tag::LIST => {
+                let len = self.u32()? as usize;
+                if len <= self.terms {
+                    self.terms -= len;
+                    self.require(waiting.saturating_add(len).saturating_add(1))?;
+                    frame.items.reserve(len);
+                    frame.missing = len;
+                    return Ok(false);
+                }
+            }
+            _ => {}
         }
+        self.at = start;
+        frame.kind = Container::Improper;
+        frame.missing = 1;
+        Ok(false)
     }
 
-    fn announce(&self, announced: &mut usize, count: usize) -> Result<(), DecodeError> {
-        *announced = announced.saturating_add(count);
-        if *announced > self.remaining() {
+    /// Checks that so many bytes are left.
+    fn require(&self, bytes: usize) -> Result<(), DecodeError> {
+        if bytes > self.remaining() {
             Err(self.error(Kind::Truncated))
         } else {
             Ok(())
         }
     }
 
-    fn step(&mut self, announced: &mut usize) -> Result<Step, DecodeError> {
+    /// Reads a leaf or the header of a container. `depth` counts the containers around it, `waiting` the terms that
+    /// must follow it, and `keys` the maps that it is inside a key of.
+    fn step(&mut self, depth: usize, waiting: usize, keys: u8) -> Result<Step, DecodeError> {
+        let start = self.at;
         let tag = self.u8()?;
-        let value = match tag {
-            tag::SMALL_INTEGER => Term::Integer(i64::from(self.u8()?)),
-            tag::INTEGER => Term::Integer(i64::from(self.u32()? as i32)),
-            tag::SMALL_TUPLE | tag::LARGE_TUPLE => {
-                let arity = if tag == tag::SMALL_TUPLE {
-                    usize::from(self.u8()?)
-                } else {
-                    self.u32()? as usize
-                };
-                if arity == 0 {
-                    Term::Tuple(Vec::new())
-                } else {
-                    self.announce(announced, arity)?;
-                    return Ok(Step::Open(Open::Tuple(Vec::with_capacity(arity), arity)));
-                }
+        let (kind, len) = match tag {
+            tag::SMALL_TUPLE => (Container::Tuple, usize::from(self.u8()?)),
+            tag::LARGE_TUPLE => (Container::Tuple, self.u32()? as usize),
+            tag::LIST => (Container::List, self.u32()? as usize),
+            tag::MAP => (Container::Map, (self.u32()? as usize).saturating_mul(2)),
+            tag::NEW_FUN => {
+                let (fun, free) = self.fun()?;
+                (Container::Fun(Box::new(fun)), free)
             }
-            tag::NIL => Term::List(Vec::new()),
             tag::STRING => {
                 let len = usize::from(self.u16()?);
                 let bytes = self.take(len)?;
-                Term::List(
-                    bytes
-                        .iter()
-                        .map(|byte| Term::Integer(i64::from(*byte)))
-                        .collect(),
-                )
+                if len > self.terms {
+                    return self.keep(start);
+                }
+                self.terms -= len;
+                return Ok(Step::Value(Term::List(integers(bytes).collect())));
             }
-            tag::LIST => {
-                let len = self.u32()? as usize;
-                self.announce(announced, len.saturating_add(1))?;
-                return Ok(Step::Open(Open::List(Vec::with_capacity(len), len + 1)));
+            tag::NATIVE_RECORD | tag::LOCAL => return self.keep(start),
+            tag::LARGE_BIG if self.peek_len()? > self.limits.integer => {
+                return self.keep(start);
             }
+            _ => return self.leaf(tag).map(Step::Value),
+        };
+        if len == 0 && !matches!(kind, Container::List) {
+            return Ok(Step::Value(match kind {
+                Container::Map => Term::Map(Map::new()),
+                Container::Fun(fun) => Term::Fun(fun),
+                _ => Term::Tuple(Vec::new()),
+            }));
+        }
+        let is_deep_key = matches!(kind, Container::Map) && keys >= NESTED_KEYS_MAX;
+        if depth >= self.limits.depth || len > self.terms || is_deep_key {
+            return self.keep(start);
+        }
+        self.terms -= len;
+        let frame = Frame {
+            kind,
+            items: Vec::new(),
+            missing: len,
+            keys,
+        };
+        self.require(waiting.saturating_add(frame.required()))?;
+        Ok(Step::Open(Frame {
+            items: Vec::with_capacity(len),
+            ..frame
+        }))
+    }
+
+    /// The length that is next, unread.
+    fn peek_len(&mut self) -> Result<usize, DecodeError> {
+        let len = self.u32()? as usize;
+        self.at -= 4;
+        Ok(len)
+    }
+
+    /// Keeps the term that starts at this offset as its bytes.
+    fn keep(&mut self, start: usize) -> Result<Step, DecodeError> {
+        self.at = start;
+        self.opaque()
+            .map(|opaque| Step::Value(Term::Opaque(opaque)))
+    }
+
+    fn leaf(&mut self, tag: u8) -> Result<Term, DecodeError> {
+        Ok(match tag {
+            tag::SMALL_INTEGER => Term::Integer(i64::from(self.u8()?)),
+            tag::INTEGER => Term::Integer(i64::from(self.u32()? as i32)),
+            tag::NIL => Term::List(Vec::new()),
             tag::BINARY => Term::Binary(self.binary()?),
             tag::BIT_BINARY => self.bit_string()?,
-            tag::MAP => {
-                let len = self.u32()? as usize;
-                if len == 0 {
-                    Term::Map(Map::new())
-                } else {
-                    self.announce(announced, len.saturating_mul(2))?;
-                    return Ok(Step::Open(Open::Map(
-                        Vec::with_capacity(len),
-                        None,
-                        len * 2,
-                    )));
-                }
-            }
-            tag::NEW_FLOAT => {
-                let bytes = self.take(8)?;
-                let float = f64::from_be_bytes(bytes.try_into().unwrap_or_default());
-                Term::Float(self.finite(float)?)
-            }
-            tag::FLOAT => {
-                let text = self.take(31)?;
-                let float = std::str::from_utf8(text)
-                    .ok()
-                    .and_then(|text| text.trim_end_matches('\0').parse().ok());
-                match float {
-                    Some(float) => Term::Float(self.finite(float)?),
-                    None => return Err(self.error(Kind::Float)),
-                }
-            }
+            tag::NEW_FLOAT => Term::Float(self.float()?),
+            tag::FLOAT => Term::Float(self.float_text()?),
             tag::SMALL_BIG | tag::LARGE_BIG => self.big(tag)?,
             tag::NEW_PID | tag::PID => Term::Pid(self.pid_of(tag)?),
-            tag::NEW_PORT | tag::PORT | tag::V4_PORT => {
-                let node = self.atom()?;
-                let id = match tag {
-                    tag::V4_PORT => u64::from(self.u32()?) << 32 | u64::from(self.u32()?),
-                    _ => u64::from(self.u32()?),
-                };
-                let creation = if tag == tag::PORT {
-                    u32::from(self.u8()?)
-                } else {
-                    self.u32()?
-                };
-                Term::Port(Port { node, id, creation })
-            }
+            tag::NEW_PORT | tag::PORT | tag::V4_PORT => Term::Port(self.port_of(tag)?),
             tag::NEWER_REFERENCE | tag::NEW_REFERENCE | tag::REFERENCE => {
                 Term::Reference(self.reference_of(tag)?)
             }
             tag::EXPORT => {
                 let module = self.atom()?;
                 let function = self.atom()?;
-                let arity = u32::try_from(self.integer()?)
-                    .map_err(|_| self.error(Kind::Range("an arity")))?;
+                let arity = self.arity()?;
                 Term::Export(Box::new(Export {
                     module,
                     function,
                     arity,
                 }))
-            }
-            tag::NEW_FUN => {
-                let _size = self.u32()?;
-                let arity = self.u8()?;
-                let uniq = self.take(16)?.try_into().unwrap_or_default();
-                let index = self.u32()?;
-                let free = self.u32()? as usize;
-                let module = self.atom()?;
-                let old_index = Term::Integer(self.integer()?);
-                let old_uniq = Term::Integer(self.integer()?);
-                let pid = self.pid()?;
-                let mut fun = Box::new(Fun {
-                    arity,
-                    uniq,
-                    index,
-                    module,
-                    old_index,
-                    old_uniq,
-                    pid,
-                    free: Vec::new(),
-                });
-                if free == 0 {
-                    Term::Fun(fun)
-                } else {
-                    self.announce(announced, free)?;
-                    fun.free.reserve_exact(free);
-                    return Ok(Step::Open(Open::Fun(fun, free)));
-                }
             }
             _ => match self.atom_of(tag)? {
                 Some(atom) => Term::Atom(atom),
@@ -451,8 +525,48 @@ impl<'a> Decoder<'a> {
                     return Err(self.error(Kind::Tag(tag)));
                 }
             },
+        })
+    }
+
+    fn arity(&mut self) -> Result<u32, DecodeError> {
+        u32::try_from(self.integer()?).map_err(|_| self.error(Kind::Range("an arity")))
+    }
+
+    /// Reads a fun up to its free variables, and how many of these follow.
+    fn fun(&mut self) -> Result<(Fun, usize), DecodeError> {
+        // OTP does not compare the size with what follows either.
+        let _size = self.u32()?;
+        let arity = self.u8()?;
+        let uniq = self.array()?;
+        let index = self.u32()?;
+        let free = self.u32()? as usize;
+        let fun = Fun {
+            arity,
+            uniq,
+            index,
+            module: self.atom()?,
+            old_index: Term::Integer(self.integer()?),
+            old_uniq: Term::Integer(self.integer()?),
+            pid: self.pid()?,
+            free: Vec::new(),
         };
-        Ok(Step::Value(value))
+        Ok((fun, free))
+    }
+
+    pub(crate) fn float(&mut self) -> Result<f64, DecodeError> {
+        let float = f64::from_be_bytes(self.array()?);
+        self.finite(float)
+    }
+
+    pub(crate) fn float_text(&mut self) -> Result<f64, DecodeError> {
+        let text = self.take(31)?;
+        let float = std::str::from_utf8(text)
+            .ok()
+            .and_then(|text| text.trim_end_matches('\0').parse().ok());
+        match float {
+            Some(float) => self.finite(float),
+            None => Err(self.error(Kind::Float)),
+        }
     }
 
     fn finite(&self, float: f64) -> Result<f64, DecodeError> {
@@ -474,48 +588,46 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    fn bit_string(&mut self) -> Result<Term, DecodeError> {
+    /// Reads the length of a bit string, the number of bits of its last byte, and its bytes.
+    fn bits(&mut self) -> Result<(u8, std::ops::Range<usize>), DecodeError> {
         let len = self.u32()? as usize;
         let bits = self.u8()?;
         let start = self.at;
-        let slice = self.take(len)?;
+        self.take(len)?;
         match bits {
-            8 => Ok(Term::Binary(Binary::new(
-                self.bytes.slice(start..start + len),
-            ))),
-            1..=7 if len > 0 => {
-                let mut bytes = slice.to_vec();
-                bytes[len - 1] &= 0xff << (8 - bits);
-                Ok(Term::BitString(Box::new(BitString {
-                    bytes: bytes.into(),
-                    bits,
-                })))
-            }
-            0 if len == 0 => Ok(Term::Binary(Binary::copy(&[]))),
+            1..=8 if len > 0 => Ok((bits, start..start + len)),
+            0 if len == 0 => Ok((8, start..start)),
             _ => Err(self.error(Kind::Range("the number of bits in the last byte"))),
         }
     }
 
-    fn big(&mut self, tag: u8) -> Result<Term, DecodeError> {
-        let len = if tag == tag::SMALL_BIG {
-            usize::from(self.u8()?)
-        } else {
-            self.u32()? as usize
+    fn bit_string(&mut self) -> Result<Term, DecodeError> {
+        let (bits, range) = self.bits()?;
+        let bytes = self.bytes.slice(range);
+        Ok(match BitString::new(Binary::new(bytes), bits) {
+            Ok(bits) => Term::BitString(Box::new(bits)),
+            Err(binary) => Term::Binary(binary),
+        })
+    }
+
+    /// Reads the sign and the little-endian magnitude of a large integer.
+    fn magnitude(&mut self, tag: u8) -> Result<(Sign, &'a [u8]), DecodeError> {
+        let len = match tag {
+            tag::SMALL_BIG => usize::from(self.u8()?),
+            _ => self.u32()? as usize,
         };
-        if len > self.limits.integer {
-            return Err(self.error(Kind::Limit {
-                what: "bytes in an integer",
-                limit: self.limits.integer,
-            }));
-        }
         let sign = match self.u8()? {
             0 => Sign::Plus,
             _ => Sign::Minus,
         };
-        let magnitude = self.take(len)?;
-        if len <= 8 {
+        Ok((sign, self.take(len)?))
+    }
+
+    fn big(&mut self, tag: u8) -> Result<Term, DecodeError> {
+        let (sign, magnitude) = self.magnitude(tag)?;
+        if magnitude.len() <= 8 {
             let mut word = [0; 8];
-            word[..len].copy_from_slice(magnitude);
+            word[..magnitude.len()].copy_from_slice(magnitude);
             let word = i128::from(u64::from_le_bytes(word));
             let signed = if sign == Sign::Minus { -word } else { word };
             if let Ok(integer) = i64::try_from(signed) {
@@ -542,15 +654,33 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    fn reference_of(&mut self, tag: u8) -> Result<Reference, DecodeError> {
-        let len = if tag == tag::REFERENCE {
-            1
-        } else {
-            usize::from(self.u16()?)
+    fn port_of(&mut self, tag: u8) -> Result<Port, DecodeError> {
+        let node = self.atom()?;
+        let id = match tag {
+            tag::V4_PORT => u64::from_be_bytes(self.array()?),
+            _ => u64::from(self.u32()?),
         };
-        if !(1..=REFERENCE_WORDS_MAX).contains(&len) {
-            return Err(self.error(Kind::Range("the number of words of a reference")));
+        let creation = match tag {
+            tag::PORT => u32::from(self.u8()?),
+            _ => self.u32()?,
+        };
+        Ok(Port { node, id, creation })
+    }
+
+    fn reference_words(&mut self) -> Result<usize, DecodeError> {
+        let words = usize::from(self.u16()?);
+        if (1..=REFERENCE_WORDS_MAX).contains(&words) {
+            Ok(words)
+        } else {
+            Err(self.error(Kind::Range("the number of words of a reference")))
         }
+    }
+
+    fn reference_of(&mut self, tag: u8) -> Result<Reference, DecodeError> {
+        let len = match tag {
+            tag::REFERENCE => 1,
+            _ => self.reference_words()?,
+        };
         let node = self.atom()?;
         let mut words = [0; REFERENCE_WORDS_MAX];
         if tag == tag::REFERENCE {
@@ -568,33 +698,35 @@ impl<'a> Decoder<'a> {
         Ok(Reference::new(node, creation, &words[..len]))
     }
 
+    /// The length of the atom's text, if it is the tag of an atom that is written out.
+    fn atom_len(&mut self, tag: u8) -> Result<Option<usize>, DecodeError> {
+        Ok(match tag {
+            tag::SMALL_ATOM_UTF8 | tag::SMALL_ATOM => Some(usize::from(self.u8()?)),
+            tag::ATOM_UTF8 | tag::ATOM => Some(usize::from(self.u16()?)),
+            _ => None,
+        })
+    }
+
     fn atom_of(&mut self, tag: u8) -> Result<Option<Atom>, DecodeError> {
         let start = self.at;
-        let len = match tag {
-            tag::ATOM_CACHE_REF => {
-                let index = self.u8()?;
-                return match self.atoms.get(usize::from(index)) {
-                    Some(atom) => Ok(Some(atom.clone())),
-                    None => Err(self.error(Kind::AtomReference(index))),
-                };
-            }
-            tag::SMALL_ATOM_UTF8 | tag::SMALL_ATOM => usize::from(self.u8()?),
-            tag::ATOM_UTF8 | tag::ATOM => usize::from(self.u16()?),
-            _ => return Ok(None),
+        if tag == tag::ATOM_CACHE_REF {
+            let index = self.u8()?;
+            return match self.atoms.get(usize::from(index)) {
+                Some(atom) => Ok(Some(atom.clone())),
+                None => Err(self.error(Kind::AtomReference(index))),
+            };
+        }
+        let Some(len) = self.atom_len(tag)? else {
+            return Ok(None);
         };
         let bytes = self.take(len)?;
         let atom = match tag {
-            // Latin-1: each byte is the code point.
-            tag::SMALL_ATOM | tag::ATOM if !bytes.is_ascii() => Atom::new(
-                &bytes
-                    .iter()
-                    .map(|byte| char::from(*byte))
-                    .collect::<String>(),
-            )
-            .ok(),
-            _ => std::str::from_utf8(bytes)
-                .ok()
-                .and_then(|text| Atom::new(text).ok()),
+            tag::SMALL_ATOM | tag::ATOM if !bytes.is_ascii() => {
+                // Latin-1: each byte is the code point.
+                let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+                Atom::new(&text).ok()
+            }
+            _ => Atom::from_utf8(bytes),
         };
         atom.map(Some).ok_or(DecodeError {
             kind: Kind::Atom,
@@ -622,11 +754,295 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        match self.bytes[self.at..].first_chunk() {
+            Some(array) => {
+                self.at += N;
+                Ok(*array)
+            }
+            None => Err(self.error(Kind::Truncated)),
+        }
+    }
+
     fn u16(&mut self) -> Result<u16, DecodeError> {
-        Ok(self.take(2)?.get_u16())
+        self.array().map(u16::from_be_bytes)
     }
 
     fn u32(&mut self) -> Result<u32, DecodeError> {
-        Ok(self.take(4)?.get_u32())
+        self.array().map(u32::from_be_bytes)
     }
+
+    /// Reads one term and keeps its bytes; see [`Opaque`].
+    pub fn opaque(&mut self) -> Result<Opaque, DecodeError> {
+        let start = self.at;
+        let refers_to_header = self.walk(None)?;
+        let bytes = if refers_to_header {
+            let end = self.at;
+            self.at = start;
+            let mut out = Vec::with_capacity(end - start);
+            self.walk(Some(&mut out))?;
+            Bytes::from(out)
+        } else {
+            self.bytes.slice(start..self.at)
+        };
+        Ok(Opaque(Arc::new(bytes)))
+    }
+
+    /// Reads one term, checks its form, and drops it: no term is built, no atom interned.
+    ///
+    /// Everything is checked but that the keys of a map differ.
+    pub fn skip(&mut self) -> Result<(), DecodeError> {
+        self.walk(None).map(drop)
+    }
+
+    /// Walks over one term; if told so, appends it to `out` with atoms in place of references to the packet's
+    /// header. Returns whether there are such references.
+    fn walk(&mut self, out: Option<&mut Vec<u8>>) -> Result<bool, DecodeError> {
+        let mut walk = Walk {
+            out,
+            copied: self.at,
+            refers_to_header: false,
+            is_local: false,
+        };
+        // How many terms follow. A single count replaces a stack: only funs, which state their size, need one.
+        let mut waiting = 1usize;
+        let mut funs: Vec<OpenFun> = Vec::new();
+        while waiting > 0 {
+            waiting -= 1;
+            let start = self.at;
+            let tag = self.u8()?;
+            let inner = match tag {
+                tag::SMALL_TUPLE => usize::from(self.u8()?),
+                tag::LARGE_TUPLE => self.u32()? as usize,
+                tag::LIST => (self.u32()? as usize).saturating_add(1),
+                tag::MAP => (self.u32()? as usize).saturating_mul(2),
+                tag::NEW_FUN => {
+                    if let Some(out) = &mut walk.out {
+                        out.extend_from_slice(&self.bytes[walk.copied..self.at]);
+                        walk.copied = self.at;
+                        funs.push(OpenFun {
+                            size_at: out.len(),
+                            waiting,
+                        });
+                    }
+                    self.take(4 + 1 + 16 + 4)?;
+                    let free = self.u32()? as usize;
+                    self.walk_atom(&mut walk)?;
+                    self.integer()?;
+                    self.integer()?;
+                    match self.u8()? {
+                        tag @ (tag::NEW_PID | tag::PID) => self.walk_identifier(tag, &mut walk)?,
+                        _ => return self.unexpected("a pid"),
+                    }
+                    free
+                }
+                tag::NATIVE_RECORD => {
+                    let fields = self.u32()? as usize;
+                    self.u8()?;
+                    // The record's module and name, and the names of its fields.
+                    self.require(fields)?;
+                    for _ in 0..fields + 2 {
+                        self.walk_atom(&mut walk)?;
+                    }
+                    fields
+                }
+                tag::LOCAL => {
+                    // Inside, the local node's name is [].
+                    walk.is_local = true;
+                    self.take(4)?;
+                    1
+                }
+                tag::NIL => 0,
+                tag::SMALL_INTEGER => self.take(1).map(|_| 0)?,
+                tag::INTEGER => self.take(4).map(|_| 0)?,
+                tag::STRING => {
+                    let len = usize::from(self.u16()?);
+                    self.take(len).map(|_| 0)?
+                }
+                tag::BINARY => {
+                    let len = self.u32()? as usize;
+                    self.take(len).map(|_| 0)?
+                }
+                tag::BIT_BINARY => self.bits().map(|_| 0)?,
+                tag::NEW_FLOAT => self.float().map(|_| 0)?,
+                tag::FLOAT => self.float_text().map(|_| 0)?,
+                tag::SMALL_BIG | tag::LARGE_BIG => self.magnitude(tag).map(|_| 0)?,
+                tag::NEW_PID
+                | tag::PID
+                | tag::NEW_PORT
+                | tag::PORT
+                | tag::V4_PORT
+                | tag::NEWER_REFERENCE
+                | tag::NEW_REFERENCE
+                | tag::REFERENCE => self.walk_identifier(tag, &mut walk).map(|()| 0)?,
+                tag::EXPORT => {
+                    self.walk_atom(&mut walk)?;
+                    self.walk_atom(&mut walk)?;
+                    self.arity().map(|_| 0)?
+                }
+                _ => {
+                    self.at = start;
+                    if !self.try_walk_atom(&mut walk)? {
+                        return Err(self.error(Kind::Tag(tag)));
+                    }
+                    0
+                }
+            };
+            waiting = waiting.saturating_add(inner);
+            self.require(waiting)?;
+            while let Some(fun) = funs.pop_if(|fun| fun.waiting == waiting) {
+                if let Some(out) = &mut walk.out {
+                    out.extend_from_slice(&self.bytes[walk.copied..self.at]);
+                    walk.copied = self.at;
+                    let size = (out.len() - fun.size_at) as u32;
+                    out[fun.size_at..fun.size_at + 4].copy_from_slice(&size.to_be_bytes());
+                }
+            }
+        }
+        if let Some(out) = walk.out {
+            out.extend_from_slice(&self.bytes[walk.copied..self.at]);
+        }
+        Ok(walk.refers_to_header)
+    }
+
+    /// Walks over what follows the tag of a pid, port or reference.
+    fn walk_identifier(&mut self, tag: u8, walk: &mut Walk<'_>) -> Result<(), DecodeError> {
+        let words = match tag {
+            tag::NEWER_REFERENCE | tag::NEW_REFERENCE => self.reference_words()?,
+            _ => 1,
+        };
+        if walk.is_local && self.peek() == Some(tag::NIL) {
+            self.at += 1;
+        } else {
+            self.walk_atom(walk)?;
+        }
+        let rest = match tag {
+            tag::NEW_PID => 4 + 4 + 4,
+            tag::PID => 4 + 4 + 1,
+            tag::V4_PORT => 8 + 4,
+            tag::NEW_PORT => 4 + 4,
+            tag::PORT | tag::REFERENCE => 4 + 1,
+            tag::NEW_REFERENCE => 1 + 4 * words,
+            _ => 4 + 4 * words,
+        };
+        self.take(rest).map(drop)
+    }
+
+    fn walk_atom(&mut self, walk: &mut Walk<'_>) -> Result<(), DecodeError> {
+        if self.try_walk_atom(walk)? {
+            Ok(())
+        } else {
+            Err(self.error(Kind::Expected("an atom")))
+        }
+    }
+
+    /// Walks over an atom, if one is next.
+    fn try_walk_atom(&mut self, walk: &mut Walk<'_>) -> Result<bool, DecodeError> {
+        let start = self.at;
+        let tag = self.u8()?;
+        if tag == tag::ATOM_CACHE_REF {
+            let index = self.u8()?;
+            let Some(atom) = self.atoms.get(usize::from(index)) else {
+                return Err(self.error(Kind::AtomReference(index)));
+            };
+            walk.refers_to_header = true;
+            if let Some(out) = &mut walk.out {
+                out.extend_from_slice(&self.bytes[walk.copied..start]);
+                walk.copied = self.at;
+                // One reference of two bytes may stand for a kilobyte.
+                let before = out.len();
+                InlineAtoms.write(atom, out);
+                self.inflated = self
+                    .inflated
+                    .checked_sub(out.len() - before)
+                    .ok_or_else(|| self.error(self.inflated_limit()))?;
+            }
+            return Ok(true);
+        }
+        let Some(len) = self.atom_len(tag)? else {
+            self.at = start;
+            return Ok(false);
+        };
+        let bytes = self.take(len)?;
+        let is_latin1 = matches!(tag, tag::ATOM | tag::SMALL_ATOM);
+        let characters = match std::str::from_utf8(bytes) {
+            _ if is_latin1 => len,
+            Ok(text) => text.chars().count(),
+            Err(_) => usize::MAX,
+        };
+        if characters > crate::atom::CHARACTERS_MAX {
+            return Err(DecodeError {
+                kind: Kind::Atom,
+                at: start,
+            });
+        }
+        Ok(true)
+    }
+
+    fn inflated_limit(&self) -> Kind {
+        Kind::Limit {
+            what: "bytes inflated from one packet",
+            limit: self.limits.inflated,
+        }
+    }
+
+    /// Inflates a compressed term to the bytes that it declares.
+    fn inflate(&mut self) -> Result<Bytes, DecodeError> {
+        /// The most that deflate shrinks anything: what a small input cannot fill is not allocated.
+        const RATIO_MAX: usize = 1032;
+        let start = self.at;
+        let broken = DecodeError {
+            kind: Kind::Compression,
+            at: start,
+        };
+        self.at += 1;
+        let declared = self.u32()? as usize;
+        self.inflated = self.inflated.checked_sub(declared).ok_or(DecodeError {
+            kind: self.inflated_limit(),
+            at: start,
+        })?;
+        let deflated = &self.bytes[self.at..];
+        if declared > deflated.len().saturating_mul(RATIO_MAX) {
+            return Err(broken);
+        }
+        // One byte more than declared shows that there is more.
+        let mut out = Vec::with_capacity(declared + 1);
+        let mut stream = Decompress::new(true);
+        loop {
+            let before = (stream.total_in(), stream.total_out());
+            let input = &deflated[before.0 as usize..];
+            let status = stream.decompress_vec(input, &mut out, FlushDecompress::Finish);
+            match status {
+                Ok(Status::StreamEnd) if out.len() == declared => break,
+                Ok(Status::Ok | Status::BufError)
+                    if out.len() <= declared
+                        && before != (stream.total_in(), stream.total_out()) => {}
+                _ => return Err(broken),
+            }
+        }
+        self.at += stream.total_in() as usize;
+        Ok(Bytes::from(out))
+    }
+}
+
+/// What a walk over a term has seen and written.
+struct Walk<'o> {
+    out: Option<&'o mut Vec<u8>>,
+    /// The bytes before this offset are in `out`.
+    copied: usize,
+    refers_to_header: bool,
+    /// Whether the walk is inside a node-local term.
+    is_local: bool,
+}
+
+/// A fun that is being copied.
+struct OpenFun {
+    /// Where in the output its size stands.
+    size_at: usize,
+    /// It is complete when so many terms are left.
+    waiting: usize,
+}
+
+fn integers(bytes: &[u8]) -> impl ExactSizeIterator<Item = Term> {
+    bytes.iter().map(|byte| Term::Integer(i64::from(*byte)))
 }

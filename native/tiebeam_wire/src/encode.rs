@@ -29,13 +29,17 @@ impl AtomWriter for InlineAtoms {
     }
 }
 
-/// Appends the term with its version byte.
+/// Appends the term with its version byte. See [`write_term`].
 pub fn encode(term: &Term, out: &mut Vec<u8>) {
     out.push(tag::VERSION);
     write_term(term, out, &mut InlineAtoms);
 }
 
 /// Appends the term without a version byte.
+///
+/// # Panics
+/// When a binary or a container has 2^32 or more bytes or elements, which the format cannot say; when a float is not
+/// finite, which a BEAM has no value for.
 pub fn write_term<A: AtomWriter>(term: &Term, out: &mut Vec<u8>, atoms: &mut A) {
     match term {
         Term::Integer(integer) => write_integer(*integer, out),
@@ -51,10 +55,7 @@ pub fn write_term<A: AtomWriter>(term: &Term, out: &mut Vec<u8>, atoms: &mut A) 
             }
             out.extend_from_slice(&magnitude);
         }
-        Term::Float(float) => {
-            out.push(tag::NEW_FLOAT);
-            out.extend_from_slice(&float.to_be_bytes());
-        }
+        Term::Float(float) => write_float(*float, out),
         Term::Atom(atom) => atoms.write(atom, out),
         Term::Binary(binary) => {
             header(tag::BINARY, binary.len(), out);
@@ -160,8 +161,9 @@ fn write_list<A: AtomWriter>(elements: &[Term], out: &mut Vec<u8>, atoms: &mut A
 }
 
 fn header(tag: u8, len: usize, out: &mut Vec<u8>) {
-    // A term in memory has fewer than 2^32 elements or bytes: frames are limited far below.
-    let [a, b, c, d] = (len as u32).to_be_bytes();
+    let len =
+        u32::try_from(len).expect("a binary or a container has fewer than 2^32 bytes or elements");
+    let [a, b, c, d] = len.to_be_bytes();
     out.extend_from_slice(&[tag, a, b, c, d]);
 }
 
@@ -171,6 +173,16 @@ pub fn write_tuple(arity: usize, out: &mut Vec<u8>) {
         Ok(arity) => out.extend_from_slice(&[tag::SMALL_TUPLE, arity]),
         Err(_) => header(tag::LARGE_TUPLE, arity, out),
     }
+}
+
+/// Appends a float.
+///
+/// # Panics
+/// When it is not finite.
+pub fn write_float(float: f64, out: &mut Vec<u8>) {
+    assert!(float.is_finite(), "a BEAM has no float {float}");
+    out.push(tag::NEW_FLOAT);
+    out.extend_from_slice(&float.to_be_bytes());
 }
 
 /// Appends an integer.

@@ -26,9 +26,11 @@ pub mod frame;
 pub mod handshake;
 pub mod slot;
 pub mod term;
+pub mod text;
 
 pub use atom::Atom;
 pub use decode::{Decoder, Limits};
 pub use encode::{AtomWriter, InlineAtoms};
 pub use error::{DecodeError, DecodeErrorKind};
 pub use term::{Binary, BitString, Export, Fun, Improper, Map, Opaque, Pid, Port, Reference, Term};
+pub use text::ParseError;

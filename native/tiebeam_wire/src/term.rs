@@ -4,6 +4,7 @@
 //! so receiving a megabyte copies nothing. Equality and hashing are exact, as Erlang's `=:=`: `1` is not `1.0`,
 //! `0.0` is not `-0.0`, and maps compare without regard to the order of their pairs.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
@@ -15,7 +16,11 @@ use num_bigint::BigInt;
 use crate::atom::Atom;
 
 /// An Erlang term.
-#[derive(Clone, Debug)]
+///
+/// Cloning, comparing, hashing, printing, encoding and dropping a term recurse into it. A decoded term nests no
+/// deeper than [`Limits::depth`](crate::Limits), which every thread's stack has room for; code that builds terms must
+/// keep to that too.
+#[derive(Clone)]
 pub enum Term {
     /// An integer of 64 bits.
     Integer(i64),
@@ -170,6 +175,32 @@ pub struct BitString {
     pub bits: u8,
 }
 
+impl BitString {
+    /// A bit string of these bytes, with the first `bits` bits of the last one; the others are set to zero. With all
+    /// 8 bits, or without a byte, it is a binary, and given back.
+    ///
+    /// # Panics
+    /// When `bits` is not 1 to 8.
+    pub fn new(bytes: Binary, bits: u8) -> Result<Self, Binary> {
+        assert!((1..=8).contains(&bits), "the last byte has 1 to 8 bits");
+        let Some((last, _)) = bytes.split_last().filter(|_| bits < 8) else {
+            return Err(bytes);
+        };
+        let kept = last & 0xff << (8 - bits);
+        if kept == *last {
+            return Ok(Self { bytes, bits });
+        }
+        let mut owned = bytes.to_vec();
+        if let Some(last) = owned.last_mut() {
+            *last = kept;
+        }
+        Ok(Self {
+            bytes: owned.into(),
+            bits,
+        })
+    }
+}
+
 /// A list whose tail is not a list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Improper {
@@ -180,8 +211,14 @@ pub struct Improper {
 }
 
 /// A map: pairs in the order in which they came, each key once.
-#[derive(Clone, Debug, Default)]
-pub struct Map(pub(crate) Vec<(Term, Term)>);
+#[derive(Clone, Default)]
+pub struct Map(
+    /// Keys and values in turn.
+    pub(crate) Vec<Term>,
+);
+
+/// The most pairs that are searched one by one; larger maps are hashed to be compared.
+const FEW_PAIRS: usize = 8;
 
 impl Map {
     /// An empty map.
@@ -189,17 +226,28 @@ impl Map {
         Self::default()
     }
 
-    /// The value under this key. Takes time proportional to the size of the map.
-    pub fn get(&self, key: &Term) -> Option<&Term> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v)
+    /// An empty map with room for so many pairs.
+    pub fn with_capacity(pairs: usize) -> Self {
+        Self(Vec::with_capacity(pairs.saturating_mul(2)))
     }
 
-    /// Puts a value under a key and returns the one that was there.
+    /// The value under this key. Takes time proportional to the size of the map.
+    pub fn get(&self, key: &Term) -> Option<&Term> {
+        self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
+    }
+
+    /// The value under the atom with this text. Takes time proportional to the size of the map.
+    pub fn get_atom(&self, text: &str) -> Option<&Term> {
+        self.iter().find(|(k, _)| k.is_atom(text)).map(|(_, v)| v)
+    }
+
+    /// Puts a value under a key and returns the one that was there. Takes time proportional to the size of the map;
+    /// [`collect`](Iterator::collect) builds large ones at once.
     pub fn insert(&mut self, key: Term, value: Term) -> Option<Term> {
-        match self.0.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, old)) => Some(std::mem::replace(old, value)),
+        match self.0.chunks_exact_mut(2).find(|pair| pair[0] == key) {
+            Some(pair) => Some(std::mem::replace(&mut pair[1], value)),
             None => {
-                self.0.push((key, value));
+                self.0.extend([key, value]);
                 None
             }
         }
@@ -207,7 +255,7 @@ impl Map {
 
     /// The number of pairs.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.len() / 2
     }
 
     /// Whether it has no pair.
@@ -216,24 +264,47 @@ impl Map {
     }
 
     /// The pairs, in the order in which they came.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Term, &Term)> {
-        self.0.iter().map(|(k, v)| (k, v))
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Term, &Term)> + Clone {
+        self.0.chunks_exact(2).map(|pair| (&pair[0], &pair[1]))
     }
 
     /// The pairs, in the order in which they came.
     pub fn into_pairs(self) -> Vec<(Term, Term)> {
-        self.0
+        let mut items = self.0.into_iter();
+        std::iter::from_fn(|| items.next().zip(items.next())).collect()
+    }
+
+    /// Whether no key appears twice. Keys come from peers: large maps are hashed with a secret seed, so that no
+    /// choice of keys makes this quadratic.
+    pub(crate) fn has_distinct_keys(&self) -> bool {
+        let mut keys = self.iter().map(|(key, _)| key);
+        if self.len() <= FEW_PAIRS {
+            let rest = keys.clone();
+            return keys
+                .enumerate()
+                .all(|(i, key)| rest.clone().take(i).all(|other| other != key));
+        }
+        let mut seen = HashSet::with_capacity(self.len());
+        keys.all(|key| seen.insert(key))
     }
 }
 
 /// Later pairs replace earlier ones with an equal key.
 impl FromIterator<(Term, Term)> for Map {
     fn from_iter<I: IntoIterator<Item = (Term, Term)>>(pairs: I) -> Self {
-        let mut map = Self::new();
-        for (key, value) in pairs {
-            map.insert(key, value);
+        let map = Self(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect());
+        if map.has_distinct_keys() {
+            return map;
         }
-        map
+        // The place is that of the first pair, the value that of the last.
+        let mut values: HashMap<Term, (usize, Term)> = HashMap::new();
+        for (at, (key, value)) in map.into_pairs().into_iter().enumerate() {
+            let first = values.get(&key).map_or(at, |(first, _)| *first);
+            values.insert(key, (first, value));
+        }
+        let mut pairs: Vec<_> = values.into_iter().collect();
+        pairs.sort_unstable_by_key(|(_, (at, _))| *at);
+        Self(pairs.into_iter().flat_map(|(k, (_, v))| [k, v]).collect())
     }
 }
 
@@ -380,9 +451,10 @@ pub struct Export {
 }
 
 /// A term that is kept as its bytes, to be sent on unchanged: a native record (OTP 29), a node-local term, or what
-/// is nested deeper than [`Limits::depth`](crate::Limits). Compared by its bytes.
+/// exceeds the [`Limits`](crate::Limits) of the decoder. Its form is checked, down to the UTF-8 of its atoms, but
+/// not whether the keys of its maps differ. Compared by its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Opaque(pub(crate) Bytes);
+pub struct Opaque(pub(crate) Arc<Bytes>);
 
 impl Opaque {
     /// The encoded term: a tag and what follows, without the version byte, valid in any packet.
@@ -419,6 +491,22 @@ impl Term {
                 .map(|c| Self::Integer(i64::from(u32::from(c))))
                 .collect(),
         )
+    }
+
+    /// A list with this tail: a proper list if the tail is one, the tail itself without elements.
+    pub fn cons(mut elements: Vec<Term>, tail: Term) -> Self {
+        match tail {
+            tail if elements.is_empty() => tail,
+            Self::List(rest) => {
+                elements.extend(rest);
+                Self::List(elements)
+            }
+            Self::Improper(rest) => {
+                elements.extend(rest.elements);
+                Self::cons(elements, rest.tail)
+            }
+            tail => Self::Improper(Box::new(Improper { elements, tail })),
+        }
     }
 
     /// The atom, if it is one.
@@ -504,16 +592,28 @@ impl PartialEq for Map {
         if self.len() != other.len() {
             return false;
         }
-        // Maps of one sender usually come in one order: compare in step, and search only where that fails.
-        self.0
-            .iter()
-            .zip(&other.0)
-            .all(|((k1, v1), (k2, v2))| k1 == k2 && v1 == v2)
-            || {
-                let index: std::collections::HashMap<&Term, &Term> = other.iter().collect();
-                self.iter()
-                    .all(|(key, value)| index.get(key).is_some_and(|found| *found == value))
+        // Maps of one sender usually come in one order: compare in step for as long as the keys agree. Where they
+        // do, their values decide; nothing is compared again, or nested maps would take exponential time.
+        let mut pairs = self.iter().zip(other.iter());
+        let same = |((k1, _), (k2, _)): &((&Term, &Term), (&Term, &Term))| k1 == k2;
+        let mut agreed = 0;
+        for pair in pairs.by_ref() {
+            if !same(&pair) {
+                break;
             }
+            let ((_, v1), (_, v2)) = pair;
+            if v1 != v2 {
+                return false;
+            }
+            agreed += 1;
+        }
+        if agreed == self.len() {
+            return true;
+        }
+        let index: HashMap<&Term, &Term> = other.iter().skip(agreed).collect();
+        self.iter()
+            .skip(agreed)
+            .all(|(key, value)| index.get(key).is_some_and(|found| *found == value))
     }
 }
 impl Eq for Map {}
@@ -522,7 +622,7 @@ impl Hash for Map {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // The sum does not depend on the order of the pairs.
         let mut sum = 0u64;
-        for pair in &self.0 {
+        for pair in self.iter() {
             let mut hasher = std::hash::DefaultHasher::new();
             pair.hash(&mut hasher);
             sum = sum.wrapping_add(hasher.finish());
