@@ -110,21 +110,21 @@ impl Assembler {
         }
         partial.received += packet;
         self.received += packet;
-        if fragment == 1 && partial.parts.capacity() - partial.parts.len() < part.len() {
-            // The last one: no room beyond it is needed.
-            partial.parts.reserve_exact(part.len());
+        if fragment > 1 {
+            partial.parts.extend_from_slice(part);
+            partial.next -= 1;
+            let message = partial.received;
+            self.check(message, limits)?;
+            return Ok(None);
         }
+        let mut partial = entry.remove();
+        self.check(partial.received, limits)?;
+        self.received -= partial.received;
+        // Growing by doubling may have left as much room again.
+        partial.parts.reserve_exact(part.len());
         partial.parts.extend_from_slice(part);
-        partial.next -= 1;
-        let received = partial.received;
-        if fragment == 1 {
-            let mut partial = entry.remove();
-            self.received -= partial.received;
-            partial.parts.shrink_to_fit();
-            return Ok(Some(partial));
-        }
-        self.check(received, limits)?;
-        Ok(None)
+        partial.parts.shrink_to_fit();
+        Ok(Some(partial))
     }
 
     fn check(&self, message: usize, limits: &FrameLimits) -> Result<(), Fault> {
