@@ -21,9 +21,9 @@ defmodule Tiebeam.Server do
   # the limit are dialled at their next greeting.
   @max_dials 16
 
-  # The core's time is in milliseconds since `origin`. `calls` wait for an answer of the core,
-  # `subscribers` are pids with the monitors on them, `dials` are tasks with their nodes.
-  defstruct [:options, :core, :origin, :timer, calls: %{}, next_call: 0, subscribers: %{}, dials: %{}]
+  # The core was made for the name `node`; its time is in milliseconds since `origin`. `calls` wait for an answer of
+  # the core, `subscribers` are pids with the monitors on them, `dials` are tasks with their nodes.
+  defstruct [:options, :node, :core, :origin, :timer, calls: %{}, next_call: 0, subscribers: %{}, dials: %{}]
 
   @spec start_link(Options.t()) :: {:ok, pid} | {:error, Error.t() | term}
   def start_link(options) do
@@ -121,15 +121,17 @@ defmodule Tiebeam.Server do
       if member.status in [:alive, :suspect], do: publish({:member, :down, %{member | status: :dead}}, name)
     end
 
-    {:ok, core} = Native.new(Options.settings(state.options))
-    state = %{state | core: core, origin: monotonic()}
+    settings = Options.settings(state.options)
+    {:ok, core} = Native.new(settings)
+    state = %{state | node: settings.node, core: core, origin: monotonic()}
     step(state, [:woke | for(node <- Node.list(:connected), do: {:connected, node})])
   end
 
   defp batch(state, events) do
     events = drain(events, @max_batch - 1)
 
-    if :renamed in events do
+    # Distribution of this node itself started or stopped: `:nodeup` or `:nodedown` of its own name says so.
+    if node() != state.node do
       {:noreply, start_core(state)}
     else
       {:noreply, step(state, Enum.reverse(events))}
@@ -151,8 +153,6 @@ defmodule Tiebeam.Server do
     end
   end
 
-  # Distribution of this node itself started or stopped, and with it the node's name changed.
-  defp connection(:nodeup, node) when node == node(), do: :renamed
   defp connection(:nodeup, node), do: {:connected, node}
   defp connection(:nodedown, node), do: {:disconnected, node}
 
