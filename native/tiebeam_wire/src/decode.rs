@@ -299,27 +299,33 @@ impl<'a> Decoder<'a> {
 
     /// Reads one term. A compressed term is inflated first, as OTP does at this place only.
     pub fn term(&mut self) -> Result<Term, DecodeError> {
-        match self.peek() {
-            Some(tag::COMPRESSED) => {
-                let start = self.at;
-                let inflated = self.inflate()?;
-                let mut inner = Decoder {
-                    bytes: &inflated,
-                    at: 0,
-                    limits: self.limits,
-                    atoms: self.atoms,
-                    terms: self.terms,
-                    inflated: self.inflated,
-                };
-                // Offsets inside the inflated bytes mean nothing to whoever reads the error.
-                let in_packet = |error: DecodeError| DecodeError { at: start, ..error };
-                let term = inner.plain().map_err(in_packet)?;
-                inner.end().map_err(in_packet)?;
-                (self.terms, self.inflated) = (inner.terms, inner.inflated);
-                Ok(term)
-            }
-            _ => self.plain(),
+        self.inflated(|inner| inner.plain())
+    }
+
+    /// Reads something, inflated first if it is compressed.
+    fn inflated<T>(
+        &mut self,
+        read: impl for<'b> FnOnce(&mut Decoder<'b>) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
+        if self.peek() != Some(tag::COMPRESSED) {
+            return read(self);
         }
+        let start = self.at;
+        let bytes = self.inflate()?;
+        let mut inner = Decoder {
+            bytes: &bytes,
+            at: 0,
+            limits: self.limits,
+            atoms: self.atoms,
+            terms: self.terms,
+            inflated: self.inflated,
+        };
+        let value = read(&mut inner)
+            .and_then(|value| inner.end().map(|()| value))
+            // Offsets inside the inflated bytes mean nothing to whoever reads the error.
+            .map_err(|error| DecodeError { at: start, ..error })?;
+        (self.terms, self.inflated) = (inner.terms, inner.inflated);
+        Ok(value)
     }
 
     /// Reads one term that is not compressed.
@@ -774,6 +780,10 @@ impl<'a> Decoder<'a> {
 
     /// Reads one term and keeps its bytes; see [`Opaque`].
     pub fn opaque(&mut self) -> Result<Opaque, DecodeError> {
+        self.inflated(|inner| inner.plain_opaque())
+    }
+
+    fn plain_opaque(&mut self) -> Result<Opaque, DecodeError> {
         let start = self.at;
         let refers_to_header = self.walk(None)?;
         let bytes = if refers_to_header {
@@ -792,7 +802,7 @@ impl<'a> Decoder<'a> {
     ///
     /// Everything is checked but that the keys of a map differ.
     pub fn skip(&mut self) -> Result<(), DecodeError> {
-        self.walk(None).map(drop)
+        self.inflated(|inner| inner.walk(None).map(drop))
     }
 
     /// Walks over one term; if told so, appends it to `out` with atoms in place of references to the packet's

@@ -89,17 +89,15 @@ pub fn write_term<A: AtomWriter>(term: &Term, out: &mut Vec<u8>, atoms: &mut A) 
         }
         Term::Pid(pid) => write_pid(pid, out, atoms),
         Term::Port(port) => {
-            match u32::try_from(port.id) {
-                Ok(id) => {
-                    out.push(tag::NEW_PORT);
-                    atoms.write(&port.node, out);
-                    out.extend_from_slice(&id.to_be_bytes());
-                }
-                Err(_) => {
-                    out.push(tag::V4_PORT);
-                    atoms.write(&port.node, out);
-                    out.extend_from_slice(&port.id.to_be_bytes());
-                }
+            if port.id < 1 << 28 {
+                out.push(tag::NEW_PORT);
+                atoms.write(&port.node, out);
+                out.extend_from_slice(&(port.id as u32).to_be_bytes());
+            } else {
+                // The older tag has room for 28 bits.
+                out.push(tag::V4_PORT);
+                atoms.write(&port.node, out);
+                out.extend_from_slice(&port.id.to_be_bytes());
             }
             out.extend_from_slice(&port.creation.to_be_bytes());
         }

@@ -13,11 +13,11 @@
 //! | other binary, bit string | `<<1,2,255>>`, `<<1,5:3>>` | `<<1:32>>`, `<<1:32/little>>`, `<<1.5/float>>` |
 //! | tuple, map | `{a,1}`, `#{a => 1}` | spaces and `% comments` anywhere, a final `.` |
 //! | external function | `fun lists:map/2` | |
-//! | pid | `#Pid<'a@127.0.0.1'.104.0.1700000000>`: node, id, serial, creation | |
-//! | port | `#Port<'a@127.0.0.1'.5.1700000000>`: node, id, creation | |
-//! | reference | `#Ref<'a@127.0.0.1'.1700000000.1.2.3>`: node, creation, words | |
+//! | pid | `#Pid<'a@127.0.0.1',104,0,1700000000>`: node, id, serial, creation | |
+//! | port | `#Port<'a@127.0.0.1',5,1700000000>`: node, id, creation | |
+//! | reference | `#Ref<'a@127.0.0.1',1700000000,1,2,3>`: node, creation, words | |
 //! | opaque term | `#Opaque<43000000…>`: its bytes in hexadecimal | |
-//! | closure | `#Fun<module.index.uniq>` | not read: its code is elsewhere |
+//! | closure | `#Fun<module,index,arity>` | not read: its code is elsewhere |
 //!
 //! Source: the *Data Types* and *Bit Syntax* chapters of the Erlang reference manual.
 
@@ -96,7 +96,7 @@ impl fmt::Display for Pid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("#Pid<")?;
         print_atom(&self.node, f)?;
-        write!(f, ".{}.{}.{}>", self.id, self.serial, self.creation)
+        write!(f, ",{},{},{}>", self.id, self.serial, self.creation)
     }
 }
 
@@ -104,7 +104,7 @@ impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("#Port<")?;
         print_atom(&self.node, f)?;
-        write!(f, ".{}.{}>", self.id, self.creation)
+        write!(f, ",{},{}>", self.id, self.creation)
     }
 }
 
@@ -112,9 +112,9 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("#Ref<")?;
         print_atom(self.node(), f)?;
-        write!(f, ".{}", self.creation())?;
+        write!(f, ",{}", self.creation())?;
         for word in self.words() {
-            write!(f, ".{word}")?;
+            write!(f, ",{word}")?;
         }
         f.write_char('>')
     }
@@ -173,7 +173,7 @@ fn print_improper(list: &Improper, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn print_fun(fun: &Fun, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str("#Fun<")?;
     print_atom(&fun.module, f)?;
-    write!(f, ".{}.{}>", fun.old_index, fun.old_uniq)
+    write!(f, ",{},{}>", fun.index, fun.arity)
 }
 
 fn print_export(export: &Export, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -204,7 +204,7 @@ const RESERVED: [&str; 29] = [
 
 fn print_atom(atom: &Atom, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let text = atom.as_str();
-    let is_bare = text.starts_with(|c: char| c.is_ascii_lowercase())
+    let is_bare = text.starts_with(starts_name)
         && text.chars().all(is_name_character)
         && !RESERVED.contains(&text);
     if is_bare {
@@ -214,8 +214,13 @@ fn print_atom(atom: &Atom, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
+/// Lower-case letters of Latin-1 start a bare atom.
+fn starts_name(c: char) -> bool {
+    matches!(c, 'a'..='z' | 'ß'..='ö' | 'ø'..='ÿ')
+}
+
 fn is_name_character(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_' || c == '@'
+    starts_name(c) || matches!(c, 'A'..='Z' | '0'..='9' | '_' | '@' | 'À'..='Ö' | 'Ø'..='Þ')
 }
 
 fn print_quoted(
@@ -428,7 +433,7 @@ impl<'t> Parser<'t> {
             Some('<') => self.binary(),
             Some('#') => self.sharp(),
             Some('0'..='9' | '-' | '+' | '$') => self.number(),
-            Some('\'' | 'a'..='z') => self.atom_or_fun(),
+            Some(c) if c == '\'' || starts_name(c) => self.atom_or_fun(),
             _ => Err(self.error("a term")),
         };
         self.depth -= 1;
@@ -509,7 +514,7 @@ impl<'t> Parser<'t> {
             let node = self.node()?;
             let creation = self.word()?;
             let mut words = vec![self.word()?];
-            while self.peek() == Some('.') && words.len() < REFERENCE_WORDS_MAX {
+            while self.peek() == Some(',') && words.len() < REFERENCE_WORDS_MAX {
                 words.push(self.word()?);
             }
             Term::Reference(Reference::new(node, creation, &words))
@@ -531,14 +536,15 @@ impl<'t> Parser<'t> {
     fn word(&mut self) -> Result<u32> {
         let start = self.at;
         u32::try_from(self.field()?)
-            .map_err(|_| self.error_at(start, "`.` and a number below 2^32"))
+            .map_err(|_| self.error_at(start, "`,` and a number below 2^32"))
     }
 
-    /// Reads a dot and a number.
+    /// Reads a comma and a number.
     fn field(&mut self) -> Result<u64> {
-        const EXPECTED: &str = "`.` and a number below 2^64";
+        const EXPECTED: &str = "`,` and a number below 2^64";
         let start = self.at;
-        self.expect(".", EXPECTED)?;
+        self.expect(",", EXPECTED)?;
+        self.space();
         let digits = self.digits(10);
         digits.parse().map_err(|_| self.error_at(start, EXPECTED))
     }
@@ -609,7 +615,7 @@ impl<'t> Parser<'t> {
             return Atom::new(&text).map_err(|_| self.error_at(start, too_long));
         }
         let name = self.name();
-        if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        if !name.starts_with(starts_name) {
             return Err(self.error_at(start, expected));
         }
         if RESERVED.contains(&name) {
@@ -1024,9 +1030,11 @@ mod tests {
             "\"a\\n\\\"b\\\"\\\\\"",
             "[0,1]",
             "fun lists:map/2",
-            "#Pid<'a@127.0.0.1'.104.0.1700000000>",
-            "#Port<a@h.18446744073709551615.1>",
-            "#Ref<a@h.1.2.3.4>",
+            "äöü",
+            "'дом'",
+            "#Pid<'a@127.0.0.1',104,0,1700000000>",
+            "#Port<a@h,18446744073709551615,1>",
+            "#Ref<a@h,1,2,3,4>",
             "#Opaque<430000000000770161770162>",
         ] {
             assert_eq!(parse(text).to_string(), text);
@@ -1092,7 +1100,7 @@ mod tests {
             ("fun lists:map", 13, "Module:Function/Arity after `fun`"),
             ("end", 0, "a term (a reserved word needs quotes: 'and')"),
             (
-                "#Fun<m.1.2>",
+                "#Fun<m,1,2>",
                 0,
                 "a term that text can carry (a closure's code cannot)",
             ),

@@ -56,17 +56,17 @@ fn old_and_long_forms_mean_the_same_as_what_is_written() {
         (b"\x83\x4d\0\0\0\x01\x03\xff", "<<7:3>>"),
         (
             &with_node(b"\x83\x67", b"\0\0\0\x05\0\0\0\x06\x02"),
-            "#Pid<a@h.5.6.2>",
+            "#Pid<a@h,5,6,2>",
         ),
-        (&with_node(b"\x83\x66", b"\0\0\0\x05\x02"), "#Port<a@h.5.2>"),
+        (&with_node(b"\x83\x66", b"\0\0\0\x05\x02"), "#Port<a@h,5,2>"),
         (
             &with_node(b"\x83\x78", b"\0\0\0\0\0\0\0\x05\0\0\0\x02"),
-            "#Port<a@h.5.2>",
+            "#Port<a@h,5,2>",
         ),
-        (&with_node(b"\x83\x65", b"\0\0\0\x05\x02"), "#Ref<a@h.2.5>"),
+        (&with_node(b"\x83\x65", b"\0\0\0\x05\x02"), "#Ref<a@h,2,5>"),
         (
             &with_node(b"\x83\x72\0\x02", b"\x02\0\0\0\x05\0\0\0\x06"),
-            "#Ref<a@h.2.5.6>",
+            "#Ref<a@h,2,5,6>",
         ),
     ];
     for (bytes, text) in cases {
