@@ -1,8 +1,50 @@
-//! tiebeam_node
+//! A Rust node in an Erlang cluster.
+//!
+//! ```no_run
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! use tiebeam_node::{Config, Cookie, Node, Signal};
+//!
+//! let node = Node::start(Config::new("rust@127.0.0.1", Cookie::from_home()?)).await?;
+//! node.connect("app@127.0.0.1").await?; // now in Node.list() over there
+//!
+//! let mut pricing = node.spawn("pricing")?; // a process is a mailbox, here with a name
+//! while let Some(signal) = pricing.recv().await {
+//!     // GenServer.call({:pricing, :"rust@127.0.0.1"}, 20)
+//!     if let Signal::Call(call) = signal {
+//!         let quantity: i64 = call.decode()?;
+//!         call.reply(&(quantity * 3))?;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Node`] is the door to everything; [`Process`] and [`GenServer`] are what runs on it; [`Node::export`] makes
+//! functions callable by `:rpc` and `:erpc`.
+#![forbid(unsafe_code)]
 
+mod config;
+mod connection;
 pub mod epmd;
-#[allow(dead_code, reason = "the node, its user, follows")]
+mod error;
+mod function;
+mod gen_server;
+mod kernel;
+mod node;
+mod process;
+mod router;
 mod transport;
+mod typed;
 mod waiting_room;
 
-pub use transport::{ConnectError, ConnectionId, HandshakeFailure, StartError};
+pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
+pub use epmd::EpmdMode;
+pub use error::{CallError, RpcError, SendError, SpawnError};
+pub use function::{Args, Exception};
+pub use gen_server::{Answer, Flow, GenServer};
+pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
+pub use process::{Call, Destination, Process, ReplyTo, Signal, Target, ThreadProcess, TimedOut};
+pub use router::SpawnOptions;
+pub use tiebeam_wire::{self as wire, Atom, Binary, Map, Pid, Reference, Term};
+pub use transport::{ConnectError, HandshakeFailure, StartError};
+pub use typed::{Error as TypeError, from_term, to_term};

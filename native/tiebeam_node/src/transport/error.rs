@@ -17,6 +17,8 @@ use crate::epmd::EpmdError;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum StartError {
+    /// Not a node name.
+    Name(NameError),
     /// The system does not let it listen.
     Listen {
         /// Where.
@@ -124,6 +126,7 @@ impl From<NameError> for ConnectError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StartError::Name(error) => error.fmt(f),
             StartError::Listen { address, source } => write!(
                 f,
                 "cannot listen at {address} ({source}): choose an address of this host and a port that this user may open"
@@ -207,6 +210,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            StartError::Name(source) => Some(source),
             StartError::Listen { source, .. } => Some(source),
             StartError::Epmd(source) => Some(source),
             StartError::PortsInUse { .. } => None,

@@ -1,0 +1,1170 @@
+//! The router: every signal of a node passes here, whether it comes from a peer, goes to one, or stays.
+//!
+//! One rule serves all three. A signal is a [`Control`] with a payload and a node; if the node is this one it is
+//! received, else it is transmitted. What receiving a signal causes (the exits and downs of a death) is put into a
+//! list and routed in turn, so a chain of linked processes of any length dies without recursion.
+
+mod nodedown;
+mod spawn;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+use tiebeam_wire::control::{Control, ExitTarget};
+use tiebeam_wire::{Atom, Pid, Reference, Term};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+use crate::config::Limits;
+use crate::connection::{Connection, Reason, Refused, Urgency};
+use crate::error::{SendError, SpawnError};
+use crate::function::{Function, FunctionKey};
+use crate::node::NodeEvent;
+use crate::process::entry::{Entry, Remains};
+use crate::process::mailbox::{Item, Mailbox};
+use crate::process::{Destination, Target};
+
+pub use spawn::SpawnOptions;
+pub(crate) use spawn::Spawning;
+
+/// A pid's `id` has 28 bits, so that it prints the same everywhere; `serial` continues it.
+const ID_BITS: u32 = 28;
+
+/// Subscriptions to node events; each is a queue that somebody must read.
+const SUBSCRIBERS_MAX: usize = 10_000;
+
+/// A signal on its way.
+pub(crate) struct Routed {
+    node: Atom,
+    control: Control,
+    payload: Option<Term>,
+}
+
+/// What came of a question that waits by reference.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Reply(Term),
+    Down(Term),
+    /// The spawn request was refused.
+    Refused(Atom),
+}
+
+/// A peer, as senders see it.
+enum Peer {
+    /// A connection is being set up; these signals wait for it.
+    Connecting(Vec<(Control, Option<Term>)>),
+    Up(Arc<Connection>),
+}
+
+/// All that a node knows.
+pub(crate) struct Router {
+    name: Atom,
+    creation: u32,
+    hidden: bool,
+    limits: Limits,
+    processes: DashMap<u64, Arc<Entry>>,
+    names: DashMap<Atom, Arc<Entry>>,
+    aliases: DashMap<Reference, Arc<Entry>>,
+    /// Monitors by name, by reference: the name may belong to another process when the demonitor comes.
+    by_name: DashMap<Reference, Arc<Entry>>,
+    /// Questions of this node that wait for an answer.
+    waiting: DashMap<Reference, oneshot::Sender<Outcome>>,
+    spawning: DashMap<Reference, Spawning>,
+    peers: DashMap<Atom, Peer>,
+    functions: RwLock<HashMap<FunctionKey, Function>>,
+    subscribers: Mutex<Vec<mpsc::UnboundedSender<NodeEvent>>>,
+    next_process: AtomicU64,
+    next_reference: AtomicU64,
+    /// Makes references differ from those of an earlier run with the same creation.
+    salt: u32,
+    caller: Arc<Entry>,
+    group_leader: OnceLock<Pid>,
+    stopping: AtomicBool,
+    /// Sets up a connection to a peer in the background.
+    dial: OnceLock<Dial>,
+    /// Runs a function in a process that exists already.
+    starter: OnceLock<Starter>,
+}
+
+/// See [`Router::set_dial`].
+pub(crate) type Dial = Box<dyn Fn(Atom) + Send + Sync>;
+
+/// See [`Router::set_starter`].
+pub(crate) type Starter =
+    Box<dyn Fn(Arc<Entry>, mpsc::UnboundedReceiver<Item>, Atom, Atom, Term) + Send + Sync>;
+
+impl Router {
+    pub(crate) fn new(
+        name: Atom,
+        creation: u32,
+        hidden: bool,
+        limits: Limits,
+        salt: u32,
+    ) -> Arc<Self> {
+        let pid = |id| Pid {
+            node: name.clone(),
+            id,
+            serial: 0,
+            creation,
+        };
+        let caller = Entry::new(pid(1), Mailbox::nowhere(), pid(1));
+        let router = Arc::new(Self {
+            name: name.clone(),
+            creation,
+            hidden,
+            limits,
+            processes: DashMap::new(),
+            names: DashMap::new(),
+            aliases: DashMap::new(),
+            by_name: DashMap::new(),
+            waiting: DashMap::new(),
+            spawning: DashMap::new(),
+            peers: DashMap::new(),
+            functions: RwLock::default(),
+            subscribers: Mutex::default(),
+            next_process: AtomicU64::new(2),
+            next_reference: AtomicU64::new(1),
+            salt,
+            caller: Arc::clone(&caller),
+            group_leader: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            dial: OnceLock::new(),
+            starter: OnceLock::new(),
+        });
+        router.processes.insert(1, caller);
+        router
+    }
+
+    /// How to connect to a peer that somebody sends to. Must not block.
+    pub(crate) fn set_dial(&self, dial: Dial) {
+        let _ = self.dial.set(dial);
+    }
+
+    /// How to start what a peer asks for: a process, its mailbox, module, function and arguments. Must not block.
+    pub(crate) fn set_starter(&self, starter: Starter) {
+        let _ = self.starter.set(starter);
+    }
+
+    pub(crate) fn set_group_leader(&self, pid: Pid) {
+        let _ = self.group_leader.set(pid);
+    }
+
+    pub(crate) fn name(&self) -> &Atom {
+        &self.name
+    }
+
+    pub(crate) fn creation(&self) -> u32 {
+        self.creation
+    }
+
+    pub(crate) fn hidden(&self) -> bool {
+        self.hidden
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The pid in whose name the node itself asks and sends.
+    pub(crate) fn caller(&self) -> &Pid {
+        &self.caller.pid
+    }
+
+    pub(crate) fn caller_entry(&self) -> &Arc<Entry> {
+        &self.caller
+    }
+
+    /// The process that does the output of processes without another group leader.
+    pub(crate) fn group_leader(&self) -> Pid {
+        self.group_leader.get().unwrap_or(&self.caller.pid).clone()
+    }
+
+    pub(crate) fn make_reference(&self) -> Reference {
+        let count = self.next_reference.fetch_add(1, Ordering::Relaxed);
+        // The first word of an old reference has 18 bits; staying below costs nothing.
+        let words = [(count & 0x3_ffff) as u32, (count >> 18) as u32, self.salt];
+        Reference::new(self.name.clone(), self.creation, &words)
+    }
+
+    // ---- processes and names
+
+    pub(crate) fn add_process(
+        &self,
+        mailbox: Mailbox,
+        group_leader: Pid,
+    ) -> Result<Arc<Entry>, SpawnError> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(SpawnError::Invalid("the node is stopping".to_owned()));
+        }
+        if self.processes.len() >= self.limits.processes {
+            return Err(SpawnError::Limit(self.limits.processes));
+        }
+        let key = self.next_process.fetch_add(1, Ordering::Relaxed);
+        let (id, serial) = ((key & ((1 << ID_BITS) - 1)) as u32, (key >> ID_BITS) as u32);
+        let pid = Pid {
+            node: self.name.clone(),
+            id,
+            serial,
+            creation: self.creation,
+        };
+        let entry = Entry::new(pid, mailbox, group_leader);
+        self.processes.insert(key, Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    fn key(pid: &Pid) -> u64 {
+        u64::from(pid.serial) << ID_BITS | u64::from(pid.id)
+    }
+
+    /// The living process with this pid, if it is of this incarnation of this node.
+    pub(crate) fn process(&self, pid: &Pid) -> Option<Arc<Entry>> {
+        if pid.creation != self.creation || pid.node != self.name || pid.id >> ID_BITS != 0 {
+            return None;
+        }
+        self.processes
+            .get(&Self::key(pid))
+            .map(|entry| Arc::clone(&entry))
+    }
+
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        self.processes
+            .iter()
+            .map(|entry| entry.pid.clone())
+            .collect()
+    }
+
+    pub(crate) fn whereis(&self, name: &Atom) -> Option<Arc<Entry>> {
+        self.names.get(name).map(|entry| Arc::clone(&entry))
+    }
+
+    pub(crate) fn registered(&self) -> Vec<Atom> {
+        self.names.iter().map(|entry| entry.key().clone()).collect()
+    }
+
+    pub(crate) fn register(&self, name: Atom, entry: &Arc<Entry>) -> Result<(), SpawnError> {
+        if name == "undefined" {
+            return Err(SpawnError::Invalid(
+                "a process cannot be called undefined".to_owned(),
+            ));
+        }
+        match self.names.entry(name.clone()) {
+            Slot::Occupied(other) if Arc::ptr_eq(other.get(), entry) => return Ok(()),
+            Slot::Occupied(_) => return Err(SpawnError::NameTaken(name)),
+            Slot::Vacant(slot) => slot.insert(Arc::clone(entry)),
+        };
+        let mut state = entry.state();
+        if state.exited.is_some() {
+            drop(state);
+            self.names
+                .remove_if(&name, |_, other| Arc::ptr_eq(other, entry));
+        } else {
+            state.names.push(name);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unregister(&self, name: &Atom) -> bool {
+        let Some((_, entry)) = self.names.remove(name) else {
+            return false;
+        };
+        entry.state().names.retain(|other| other != name);
+        true
+    }
+
+    pub(crate) fn alias(&self, entry: &Arc<Entry>) -> Reference {
+        let alias = self.make_reference();
+        let mut state = entry.state();
+        if state.exited.is_none() {
+            state.aliases.insert(alias.clone());
+            self.aliases.insert(alias.clone(), Arc::clone(entry));
+        }
+        alias
+    }
+
+    pub(crate) fn unalias(&self, entry: &Arc<Entry>, alias: &Reference) {
+        if entry.state().aliases.remove(alias) {
+            self.aliases.remove(alias);
+        }
+    }
+
+    // ---- functions
+
+    pub(crate) fn export(&self, key: FunctionKey, function: Function) {
+        self.functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, function);
+    }
+
+    pub(crate) fn function(&self, key: &FunctionKey) -> Option<Function> {
+        self.functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
+    }
+
+    // ---- questions that wait
+
+    pub(crate) fn wait(&self, reference: Reference) -> oneshot::Receiver<Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.insert(reference, sender);
+        receiver
+    }
+
+    pub(crate) fn forget(&self, reference: &Reference) {
+        self.waiting.remove(reference);
+    }
+
+    fn answer(&self, reference: &Reference, outcome: Outcome) -> bool {
+        match self.waiting.remove(reference) {
+            // Whoever asked may have given up: then the answer is late, and dropped.
+            Some((_, sender)) => {
+                drop(sender.send(outcome));
+                true
+            }
+            None => false,
+        }
+    }
+
+    // ---- what processes do
+
+    /// Sends a message.
+    pub(crate) fn send(&self, from: &Pid, to: Destination, message: Term) -> Result<(), SendError> {
+        let (node, control) = match to {
+            Destination::Pid(to) => (
+                to.node.clone(),
+                Control::Send {
+                    from: Some(from.clone()),
+                    to,
+                },
+            ),
+            Destination::Name { name, node } => (
+                node,
+                Control::RegSend {
+                    from: from.clone(),
+                    name,
+                },
+            ),
+            Destination::Local(name) if self.names.contains_key(&name) => (
+                self.name.clone(),
+                Control::RegSend {
+                    from: from.clone(),
+                    name,
+                },
+            ),
+            Destination::Local(name) => return Err(SendError::NotRegistered(name)),
+            Destination::Alias(alias) => (
+                alias.node().clone(),
+                Control::AliasSend {
+                    from: from.clone(),
+                    alias,
+                },
+            ),
+        };
+        if node == self.name {
+            self.route(node, control, Some(message));
+            return Ok(());
+        }
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(SendError::Stopping);
+        }
+        match self.hand_over(&node, control, Some(message), Urgency::Ordinary) {
+            // A lost connection loses what was sent to it: Erlang promises no more.
+            Ok(()) | Err((_, _, Refused::Closed)) => Ok(()),
+            Err((_, _, Refused::Busy { queued })) => Err(SendError::Busy { node, queued }),
+            Err((_, _, Refused::Encode(reason))) => Err(SendError::Encode(reason)),
+        }
+    }
+
+    /// Waits until the peer of this destination has room.
+    pub(crate) async fn room(&self, to: &Destination) {
+        let node = match to {
+            Destination::Pid(pid) => &pid.node,
+            Destination::Name { node, .. } => node,
+            Destination::Alias(alias) => alias.node(),
+            Destination::Local(_) => return,
+        };
+        if let Some(connection) = self.connection(node) {
+            connection.room().await;
+        }
+        // A loop that only sends would otherwise keep the writer of the connection from its turn.
+        tokio::task::coop::consume_budget().await;
+    }
+
+    pub(crate) fn link(&self, entry: &Entry, to: &Pid) {
+        if *to == entry.pid {
+            return;
+        }
+        let send = {
+            let mut state = entry.state();
+            state.exited.is_none() && state.links.link(to)
+        };
+        if send {
+            self.route(
+                to.node.clone(),
+                Control::Link {
+                    from: entry.pid.clone(),
+                    to: to.clone(),
+                },
+                None,
+            );
+        }
+    }
+
+    pub(crate) fn unlink(&self, entry: &Entry, to: &Pid) {
+        let id = entry.state().links.unlink(to);
+        if let Some(id) = id {
+            let control = Control::UnlinkId {
+                id,
+                from: entry.pid.clone(),
+                to: to.clone(),
+            };
+            self.route(to.node.clone(), control, None);
+        }
+    }
+
+    pub(crate) fn monitor(&self, entry: &Entry, target: Destination) -> Reference {
+        let reference = self.make_reference();
+        self.monitor_as(entry, target, reference.clone());
+        reference
+    }
+
+    /// Monitors with a reference that exists already.
+    pub(crate) fn monitor_as(&self, entry: &Entry, target: Destination, reference: Reference) {
+        let (node, target) = match target {
+            Destination::Pid(pid) => (pid.node.clone(), Target::Pid(pid)),
+            Destination::Name { name, node } => (node, Target::Name(name)),
+            Destination::Local(name) => (self.name.clone(), Target::Name(name)),
+            // OTP cannot monitor an alias either.
+            Destination::Alias(alias) => {
+                (alias.node().clone(), Target::Name(Atom::of("undefined")))
+            }
+        };
+        {
+            let mut state = entry.state();
+            if state.exited.is_some() {
+                return;
+            }
+            state
+                .monitoring
+                .insert(reference.clone(), (target.clone(), node.clone()));
+        }
+        let target = target.into();
+        self.route(
+            node,
+            Control::Monitor {
+                from: entry.pid.clone(),
+                target,
+                reference,
+            },
+            None,
+        );
+    }
+
+    pub(crate) fn demonitor(&self, entry: &Entry, reference: &Reference) {
+        let removed = entry.state().monitoring.remove(reference);
+        if let Some((target, node)) = removed {
+            let control = Control::Demonitor {
+                from: entry.pid.clone(),
+                target: target.into(),
+                reference: reference.clone(),
+            };
+            self.route(node, control, None);
+        }
+    }
+
+    pub(crate) fn exit2(&self, from: &Pid, to: &Pid, reason: Term) {
+        let control = Control::Exit2 {
+            from: from.clone(),
+            to: ExitTarget::Pid(to.clone()),
+        };
+        self.route(to.node.clone(), control, Some(reason));
+    }
+
+    /// Ends a process.
+    pub(crate) fn exit(&self, entry: &Arc<Entry>, reason: Term) {
+        let mut work = VecDeque::new();
+        self.terminate(entry, reason, &mut work);
+        self.work_off(work);
+    }
+
+    // ---- routing
+
+    /// Routes a signal and all that it causes.
+    pub(crate) fn route(&self, node: Atom, control: Control, payload: Option<Term>) {
+        self.work_off(VecDeque::from([Routed {
+            node,
+            control,
+            payload,
+        }]));
+    }
+
+    pub(crate) fn work_off(&self, mut work: VecDeque<Routed>) {
+        while let Some(Routed {
+            node,
+            control,
+            payload,
+        }) = work.pop_front()
+        {
+            if node == self.name {
+                self.receive(control, payload, &mut work);
+            } else {
+                self.transmit(node, control, payload, &mut work);
+            }
+        }
+    }
+
+    /// Gives a signal to the connection, and answers in the peer's place where the peer cannot.
+    fn transmit(
+        &self,
+        node: Atom,
+        control: Control,
+        payload: Option<Term>,
+        work: &mut VecDeque<Routed>,
+    ) {
+        // A BEAM closes the connection on some signals to a process of its earlier incarnation.
+        if let Some(connection) = self.connection(&node) {
+            let stale = |pid: &Pid| pid.creation != connection.creation;
+            match &control {
+                Control::Link { to, .. }
+                | Control::Monitor {
+                    target: tiebeam_wire::control::Target::Pid(to),
+                    ..
+                } if stale(to) => {
+                    return self.unreachable(control, "noproc", work);
+                }
+                Control::UnlinkId { id, from, to } if stale(to) => {
+                    // Nobody will acknowledge it.
+                    if let Some(entry) = self.process(from) {
+                        entry.state().links.acknowledged(to, *id);
+                    }
+                    return;
+                }
+                Control::Exit { to, .. }
+                | Control::UnlinkIdAck { to, .. }
+                | Control::Unlink { to, .. }
+                    if stale(to) =>
+                {
+                    return;
+                }
+                _ => {}
+            }
+        }
+        let urgency = match control {
+            Control::Send { .. } | Control::RegSend { .. } | Control::AliasSend { .. } => {
+                Urgency::Ordinary
+            }
+            _ => Urgency::Must,
+        };
+        if let Err((control, _, refused)) = self.hand_over(&node, control, payload, urgency) {
+            debug!(%node, ?refused, "a signal was not sent");
+            self.unreachable(control, "noconnection", work);
+        }
+    }
+
+    /// Puts a signal into the peer's queue, setting up a connection if there is none.
+    fn hand_over(
+        &self,
+        node: &Atom,
+        control: Control,
+        payload: Option<Term>,
+        urgency: Urgency,
+    ) -> Result<(), (Control, Option<Term>, Refused)> {
+        if let Some(peer) = self.peers.get(node)
+            && let Peer::Up(connection) = &*peer
+        {
+            let connection = Arc::clone(connection);
+            drop(peer);
+            return connection.enqueue(control, payload, urgency);
+        }
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err((control, payload, Refused::Closed));
+        }
+        match self.peers.entry(node.clone()) {
+            Slot::Occupied(mut peer) => match peer.get_mut() {
+                Peer::Up(connection) => connection.enqueue(control, payload, urgency),
+                Peer::Connecting(waiting) if waiting.len() >= self.limits.connecting => Err((
+                    control,
+                    payload,
+                    Refused::Busy {
+                        queued: waiting.len(),
+                    },
+                )),
+                Peer::Connecting(waiting) => {
+                    waiting.push((control, payload));
+                    Ok(())
+                }
+            },
+            Slot::Vacant(slot) => {
+                // Only a signal that means something to a stranger is worth a connection.
+                let connects = !matches!(
+                    control,
+                    Control::Exit { .. }
+                        | Control::Down { .. }
+                        | Control::Demonitor { .. }
+                        | Control::UnlinkId { .. }
+                        | Control::UnlinkIdAck { .. }
+                        | Control::Unlink { .. }
+                        | Control::SpawnReply { .. }
+                );
+                let Some(dial) = self.dial.get().filter(|_| connects) else {
+                    return Err((control, payload, Refused::Closed));
+                };
+                slot.insert(Peer::Connecting(vec![(control, payload)]));
+                dial(node.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Does to the sender what the other end would have, had it been there.
+    fn unreachable(&self, control: Control, reason: &'static str, work: &mut VecDeque<Routed>) {
+        let answer = match control {
+            Control::Link { from, to } => Control::Exit { from: to, to: from },
+            Control::Monitor {
+                from,
+                target,
+                reference,
+            } => Control::Down {
+                target,
+                to: from,
+                reference,
+            },
+            Control::SpawnRequest { reference, .. } => {
+                return self.spawn_refused(&reference, Atom::of(reason));
+            }
+            _ => return,
+        };
+        self.receive(answer, Some(Term::atom(reason)), work);
+    }
+
+    /// A signal came over a connection. An error names what the peer may not send; the connection must be closed.
+    pub(crate) fn incoming(
+        &self,
+        connection: &Connection,
+        control: Control,
+        payload: Option<Term>,
+    ) -> Result<(), String> {
+        // The rules by which OTP closes a connection: these must come from a process of the peer,
+        let own = match &control {
+            Control::Link { from, .. }
+            | Control::UnlinkId { from, .. }
+            | Control::UnlinkIdAck { from, .. }
+            | Control::Unlink { from, .. }
+            | Control::Exit { from, .. }
+            | Control::Exit2 { from, .. }
+            | Control::Monitor { from, .. }
+            | Control::Demonitor { from, .. } => from.node == connection.peer,
+            _ => true,
+        };
+        if !own {
+            return Err(format!(
+                "{} sent a signal in the name of another node: {control:?}",
+                connection.peer
+            ));
+        }
+        // and these must go to one of ours.
+        let ours = match &control {
+            Control::Link { to, .. }
+            | Control::UnlinkId { to, .. }
+            | Control::UnlinkIdAck { to, .. }
+            | Control::Unlink { to, .. }
+            | Control::Exit { to, .. }
+            | Control::Monitor {
+                target: tiebeam_wire::control::Target::Pid(to),
+                ..
+            } => to.node == self.name,
+            _ => true,
+        };
+        if !ours {
+            return Err(format!(
+                "{} sent a signal for another node: {control:?}",
+                connection.peer
+            ));
+        }
+        let mut work = VecDeque::new();
+        self.receive(control, payload, &mut work);
+        if !work.is_empty() {
+            self.work_off(work);
+        }
+        Ok(())
+    }
+
+    /// A signal reached this node.
+    fn receive(&self, control: Control, payload: Option<Term>, work: &mut VecDeque<Routed>) {
+        // Ops with a payload always have one; a local sender passes it too.
+        let payload = || payload.unwrap_or_else(|| Term::atom("undefined"));
+        match control {
+            Control::Send { to, .. } => {
+                if to.id == self.caller.pid.id && to == self.caller.pid {
+                    self.caller_got(payload());
+                } else if let Some(entry) = self.process(&to) {
+                    self.put(&entry, Item::Message(payload()), work);
+                }
+            }
+            Control::RegSend { name, .. } => match self.whereis(&name) {
+                Some(entry) => self.put(&entry, Item::Message(payload()), work),
+                None => debug!(%name, "a message to an unknown name was dropped"),
+            },
+            Control::AliasSend { alias, .. } => {
+                let message = payload();
+                let reply = match message {
+                    Term::Tuple(ref elements) if elements.len() == 2 => Some(elements[1].clone()),
+                    _ => None,
+                };
+                if let Some(reply) = reply
+                    && self.answer(&alias, Outcome::Reply(reply))
+                {
+                    return;
+                }
+                let entry = self.aliases.get(&alias).map(|entry| Arc::clone(&entry));
+                if let Some(entry) = entry {
+                    self.put(&entry, Item::Message(message), work);
+                }
+            }
+            Control::Link { from, to } => {
+                let linked = self.process(&to).is_some_and(|entry| {
+                    let mut state = entry.state();
+                    let alive = state.exited.is_none();
+                    if alive {
+                        state.links.linked_by(from.clone());
+                    }
+                    alive
+                });
+                if !linked {
+                    work.push_back(Routed {
+                        node: from.node.clone(),
+                        control: Control::Exit { from: to, to: from },
+                        payload: Some(Term::atom("noproc")),
+                    });
+                }
+            }
+            Control::UnlinkId { id, from, to } => {
+                if let Some(entry) = self.process(&to) {
+                    entry.state().links.unlinked_by(&from);
+                }
+                work.push_back(Routed {
+                    node: from.node.clone(),
+                    control: Control::UnlinkIdAck {
+                        id,
+                        from: to,
+                        to: from,
+                    },
+                    payload: None,
+                });
+            }
+            Control::UnlinkIdAck { id, from, to } => {
+                if let Some(entry) = self.process(&to) {
+                    entry.state().links.acknowledged(&from, id);
+                }
+            }
+            Control::Unlink { from, to } => {
+                if let Some(entry) = self.process(&to) {
+                    entry.state().links.unlinked_by(&from);
+                }
+            }
+            Control::Exit { from, to } => {
+                if let Some(entry) = self.process(&to) {
+                    self.linked_exit(&entry, from, payload(), work);
+                }
+            }
+            Control::Exit2 { from, to } => {
+                let entry = match &to {
+                    ExitTarget::Pid(pid) => self.process(pid),
+                    ExitTarget::Name(name) => self.whereis(name),
+                    ExitTarget::Alias(alias) => {
+                        self.aliases.get(alias).map(|entry| Arc::clone(&entry))
+                    }
+                };
+                if let Some(entry) = entry {
+                    self.exit_signal(&entry, from, payload(), work);
+                }
+            }
+            Control::GroupLeader { leader, to } => {
+                if let Some(entry) = self.process(&to) {
+                    entry.state().group_leader = leader;
+                }
+            }
+            Control::Monitor {
+                from,
+                target,
+                reference,
+            } => {
+                let target = Target::from(target);
+                let entry = match &target {
+                    Target::Pid(pid) => self.process(pid),
+                    Target::Name(name) => self.whereis(name),
+                };
+                let watched = entry.is_some_and(|entry| {
+                    let mut state = entry.state();
+                    let alive = state.exited.is_none();
+                    if alive {
+                        if matches!(target, Target::Name(_)) {
+                            self.by_name.insert(reference.clone(), Arc::clone(&entry));
+                        }
+                        state
+                            .watched_by
+                            .insert(reference.clone(), (from.clone(), target.clone()));
+                    }
+                    alive
+                });
+                if !watched {
+                    work.push_back(Routed {
+                        node: from.node.clone(),
+                        control: Control::Down {
+                            target: target.into(),
+                            to: from,
+                            reference,
+                        },
+                        payload: Some(Term::atom("noproc")),
+                    });
+                }
+            }
+            Control::Demonitor {
+                target, reference, ..
+            } => {
+                let entry = match &target {
+                    tiebeam_wire::control::Target::Pid(pid) => self.process(pid),
+                    tiebeam_wire::control::Target::Name(_) => {
+                        self.by_name.remove(&reference).map(|(_, entry)| entry)
+                    }
+                };
+                if let Some(entry) = entry {
+                    entry.state().watched_by.remove(&reference);
+                }
+            }
+            Control::Down { to, reference, .. } => {
+                if let Some(entry) = self.process(&to) {
+                    self.down(&entry, &reference, payload(), work);
+                }
+            }
+            Control::SpawnRequest {
+                reference,
+                from,
+                group_leader,
+                module,
+                function,
+                options,
+                ..
+            } => {
+                self.spawn_requested(spawn::Request {
+                    reference,
+                    from,
+                    group_leader,
+                    module,
+                    function,
+                    options,
+                    args: payload(),
+                });
+            }
+            Control::SpawnReply {
+                reference,
+                to,
+                linked,
+                monitored,
+                result,
+            } => {
+                self.spawn_replied(&reference, to, linked, monitored, result, work);
+            }
+        }
+    }
+
+    /// A message to the node's own caller: a reply by pid, as old servers and `net_kernel` send it.
+    fn caller_got(&self, message: Term) {
+        let Term::Tuple(elements) = message else {
+            return;
+        };
+        let Ok([tag, reply]) = <[Term; 2]>::try_from(elements) else {
+            return;
+        };
+        let reference = match &tag {
+            Term::Reference(reference) => Some(reference),
+            Term::Improper(list) => list.tail.as_reference(),
+            _ => None,
+        };
+        if let Some(reference) = reference {
+            self.answer(reference, Outcome::Reply(reply));
+        }
+    }
+
+    /// The monitor with this reference fires.
+    fn down(
+        &self,
+        entry: &Arc<Entry>,
+        reference: &Reference,
+        reason: Term,
+        work: &mut VecDeque<Routed>,
+    ) {
+        let Some((target, _)) = entry.state().monitoring.remove(reference) else {
+            return;
+        };
+        if Arc::ptr_eq(entry, &self.caller) {
+            self.answer(reference, Outcome::Down(reason));
+        } else {
+            self.put(
+                entry,
+                Item::Down {
+                    reference: reference.clone(),
+                    target,
+                    reason,
+                },
+                work,
+            );
+        }
+    }
+
+    /// The process at the other end of a link ended.
+    fn linked_exit(
+        &self,
+        entry: &Arc<Entry>,
+        from: Pid,
+        reason: Term,
+        work: &mut VecDeque<Routed>,
+    ) {
+        let trap = {
+            let mut state = entry.state();
+            if !state.links.exited(&from) {
+                return;
+            }
+            state.trap_exit
+        };
+        // Over a link even `kill` is an ordinary reason.
+        if trap {
+            self.put(entry, Item::Exit { from, reason }, work);
+        } else if !reason.is_atom("normal") {
+            self.terminate(entry, reason, work);
+        }
+    }
+
+    /// Somebody called `exit/2`.
+    fn exit_signal(
+        &self,
+        entry: &Arc<Entry>,
+        from: Pid,
+        reason: Term,
+        work: &mut VecDeque<Routed>,
+    ) {
+        if reason.is_atom("kill") {
+            self.terminate(entry, Term::atom("killed"), work);
+        } else if entry.state().trap_exit {
+            self.put(entry, Item::Exit { from, reason }, work);
+        } else if !reason.is_atom("normal") || from == entry.pid {
+            self.terminate(entry, reason, work);
+        }
+    }
+
+    fn put(&self, entry: &Arc<Entry>, item: Item, work: &mut VecDeque<Routed>) {
+        if entry.mailbox.push(item).is_err() {
+            warn!(pid = ?entry.pid, limit = self.limits.mailbox, "a process does not keep up with its mailbox and ends");
+            self.terminate(entry, Term::atom("mailbox_full"), work);
+        }
+    }
+
+    /// Ends a process: frees its names, and tells whom it concerns. Links first, then monitors, as OTP does.
+    fn terminate(&self, entry: &Arc<Entry>, reason: Term, work: &mut VecDeque<Routed>) {
+        // The caller stands for the node itself: nobody can end it but the node's own end.
+        if Arc::ptr_eq(entry, &self.caller) && !self.is_stopping() {
+            return;
+        }
+        let Some(Remains {
+            links,
+            watched_by,
+            monitoring,
+            names,
+            aliases,
+            abort,
+        }) = entry.die(&reason)
+        else {
+            return;
+        };
+        let pid = &entry.pid;
+        self.processes.remove(&Self::key(pid));
+        for name in names {
+            self.names
+                .remove_if(&name, |_, other| Arc::ptr_eq(other, entry));
+        }
+        for alias in aliases {
+            self.aliases.remove(&alias);
+        }
+        for to in links {
+            work.push_back(Routed {
+                node: to.node.clone(),
+                control: Control::Exit {
+                    from: pid.clone(),
+                    to,
+                },
+                payload: Some(reason.clone()),
+            });
+        }
+        for (reference, (watcher, target)) in watched_by {
+            if matches!(target, Target::Name(_)) {
+                self.by_name.remove(&reference);
+            }
+            work.push_back(Routed {
+                node: watcher.node.clone(),
+                control: Control::Down {
+                    target: target.into(),
+                    to: watcher,
+                    reference,
+                },
+                payload: Some(reason.clone()),
+            });
+        }
+        for (reference, (target, node)) in monitoring {
+            work.push_back(Routed {
+                node,
+                control: Control::Demonitor {
+                    from: pid.clone(),
+                    target: target.into(),
+                    reference,
+                },
+                payload: None,
+            });
+        }
+        // Wakes a receiver that waits; one that was dropped needs no waking.
+        let _ = entry.mailbox.push(Item::Killed);
+        if let Some(abort) = abort {
+            abort.abort();
+        }
+    }
+
+    // ---- peers
+
+    pub(crate) fn connection(&self, node: &Atom) -> Option<Arc<Connection>> {
+        match &*self.peers.get(node)? {
+            Peer::Up(connection) => Some(Arc::clone(connection)),
+            Peer::Connecting(_) => None,
+        }
+    }
+
+    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
+        self.peers
+            .iter()
+            .filter_map(|peer| match peer.value() {
+                Peer::Up(connection) => Some(Arc::clone(connection)),
+                Peer::Connecting(_) => None,
+            })
+            .collect()
+    }
+
+    /// A connection is up: what waited for it goes first, then the subscribers hear of it.
+    pub(crate) fn node_up(&self, connection: &Arc<Connection>) {
+        let mut failed = Vec::new();
+        match self.peers.entry(connection.peer.clone()) {
+            Slot::Occupied(mut peer) => {
+                // Under the lock of the entry, so that nothing sent later can come first.
+                if let Peer::Connecting(waiting) = peer.insert(Peer::Up(Arc::clone(connection))) {
+                    for (control, payload) in waiting {
+                        if let Err((control, ..)) =
+                            connection.enqueue(control, payload, Urgency::Must)
+                        {
+                            failed.push(control);
+                        }
+                    }
+                }
+            }
+            Slot::Vacant(slot) => {
+                slot.insert(Peer::Up(Arc::clone(connection)));
+            }
+        }
+        let mut work = VecDeque::new();
+        for control in failed {
+            self.unreachable(control, "noconnection", &mut work);
+        }
+        self.work_off(work);
+        self.publish(NodeEvent::Up {
+            node: connection.peer.clone(),
+            visible: connection.visible,
+        });
+    }
+
+    /// No connection could be set up.
+    pub(crate) fn connect_failed(&self, node: &Atom) {
+        let waiting = self
+            .peers
+            .remove_if(node, |_, peer| matches!(peer, Peer::Connecting(_)));
+        let mut work = VecDeque::new();
+        if let Some((_, Peer::Connecting(waiting))) = waiting {
+            for (control, _) in waiting {
+                self.unreachable(control, "noconnection", &mut work);
+            }
+        }
+        self.work_off(work);
+    }
+
+    pub(crate) fn subscribe(&self) -> mpsc::UnboundedReceiver<NodeEvent> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut subscribers = self
+            .subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        subscribers.retain(|subscriber| !subscriber.is_closed());
+        if subscribers.len() < SUBSCRIBERS_MAX {
+            subscribers.push(sender);
+        }
+        receiver
+    }
+
+    fn publish(&self, event: NodeEvent) {
+        let mut subscribers = self
+            .subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+    }
+
+    /// From now on nothing connects and nothing starts.
+    pub(crate) fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Ends all processes, once no peer is connected any more.
+    pub(crate) fn end_all(&self) {
+        let entries: Vec<_> = self
+            .processes
+            .iter()
+            .map(|entry| Arc::clone(&entry))
+            .collect();
+        for entry in entries {
+            self.exit(&entry, Term::atom("shutdown"));
+        }
+    }
+
+    pub(crate) fn node_down(&self, connection: &Arc<Connection>, reason: &Reason) {
+        nodedown::run(self, connection, reason);
+    }
+}
+
+impl From<Target> for tiebeam_wire::control::Target {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Pid(pid) => Self::Pid(pid),
+            Target::Name(name) => Self::Name(name),
+        }
+    }
+}
+
+impl From<tiebeam_wire::control::Target> for Target {
+    fn from(target: tiebeam_wire::control::Target) -> Self {
+        match target {
+            tiebeam_wire::control::Target::Pid(pid) => Self::Pid(pid),
+            tiebeam_wire::control::Target::Name(name) => Self::Name(name),
+        }
+    }
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
