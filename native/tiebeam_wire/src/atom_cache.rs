@@ -80,12 +80,9 @@ impl ReceiverCache {
                     usize::from(header.byte()?)
                 };
                 let text = header.take(len)?;
-                let atom = std::str::from_utf8(text)
-                    .ok()
-                    .and_then(|text| Atom::new(text).ok())
-                    .ok_or_else(|| {
-                        Fault::new(FrameErrorKind::Term(DecodeErrorKind::Atom), start)
-                    })?;
+                let atom = Atom::from_utf8(text).ok_or_else(|| {
+                    Fault::new(FrameErrorKind::Term(DecodeErrorKind::Atom), start)
+                })?;
                 self.slots[slot] = Some(atom.clone());
                 atoms.push(atom);
             }
@@ -255,5 +252,187 @@ impl AtomWriter for SenderCache {
             index
         };
         out.extend_from_slice(&[tag::ATOM_CACHE_REF, index]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn atom(text: &str) -> Atom {
+        Atom::new(text).unwrap()
+    }
+
+    /// Writes atoms as one packet; returns its header and terms.
+    fn packet(cache: &mut SenderCache, atoms: &[Atom]) -> (Vec<u8>, Vec<u8>) {
+        let (mut header, mut terms) = (Vec::new(), Vec::new());
+        cache.begin();
+        for atom in atoms {
+            cache.write(atom, &mut terms);
+        }
+        cache.write_header(&mut header);
+        (header, terms)
+    }
+
+    /// Resolves the terms of [`packet`].
+    fn resolve(atoms: &[Atom], terms: &[u8]) -> Vec<Atom> {
+        let bytes = bytes::Bytes::copy_from_slice(terms);
+        let limits = crate::decode::Limits::default();
+        let mut decoder = crate::decode::Decoder::new(&bytes, 0, &limits).with_atoms(atoms);
+        let mut resolved = Vec::new();
+        while decoder.remaining() > 0 {
+            resolved.push(decoder.atom().unwrap());
+        }
+        resolved
+    }
+
+    fn receive(cache: &mut ReceiverCache, header: &[u8]) -> Vec<Atom> {
+        let mut atoms = Vec::new();
+        assert_eq!(cache.read(header, 0, &mut atoms).unwrap(), header.len());
+        atoms
+    }
+
+    /// Two different atoms with the same slot.
+    fn colliding() -> (Atom, Atom) {
+        let mut seen = std::collections::HashMap::new();
+        (0..)
+            .find_map(|n| {
+                let atom = atom(&format!("colliding_{n}"));
+                let other = seen.insert(slot_of(&atom), atom.clone())?;
+                Some((other, atom))
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn an_atom_is_defined_once() {
+        let mut cache = SenderCache::new();
+        let atoms = [atom("one"), atom("two"), atom("one")];
+        let (header, terms) = packet(&mut cache, &atoms);
+        assert_eq!(terms, [82, 0, 82, 1, 82, 0]);
+        let (one, two) = (slot_of(&atoms[0]), slot_of(&atoms[1]));
+        let nibbles = (8 | (one >> 8) as u8) | (8 | (two >> 8) as u8) << 4;
+        let expected = [
+            &[2, nibbles, 0, one as u8, 3][..],
+            b"one",
+            &[two as u8, 3],
+            b"two",
+        ];
+        assert_eq!(header, expected.concat());
+        let (header, _) = packet(&mut cache, &atoms);
+        assert_eq!(header, [2, nibbles & 0x77, 0, one as u8, two as u8]);
+        assert_eq!(packet(&mut cache, &[]), (vec![0], vec![]));
+    }
+
+    #[test]
+    fn long_atoms_make_all_new_lengths_long() {
+        let mut cache = SenderCache::new();
+        let atoms = [atom("short"), atom(&"\u{1f600}".repeat(255))];
+        let (header, _) = packet(&mut cache, &atoms);
+        assert_eq!(header[2], LONG_ATOMS);
+        assert_eq!(header[4..6], [0, 5]);
+        assert_eq!(header.len(), 3 + 1 + 2 + 5 + 1 + 2 + 1020);
+        assert_eq!(receive(&mut ReceiverCache::new(), &header), atoms);
+        // Not because of one that is known.
+        let (header, _) = packet(&mut cache, &[atoms[1].clone(), atom("other")]);
+        assert_eq!(header[2], 0);
+    }
+
+    #[test]
+    fn of_two_atoms_with_one_slot_the_second_is_inline() {
+        let (mut sender, mut receiver) = (SenderCache::new(), ReceiverCache::new());
+        let (a, b) = colliding();
+        for atoms in [
+            [a.clone(), b.clone(), a.clone()],
+            [b.clone(), a.clone(), b.clone()],
+        ] {
+            let (header, terms) = packet(&mut sender, &atoms);
+            assert_eq!(header[0], 1);
+            assert!(terms.starts_with(&[82, 0, tag::SMALL_ATOM_UTF8]));
+            let defined = receive(&mut receiver, &header);
+            assert_eq!(resolve(&defined, &terms), atoms);
+        }
+    }
+
+    #[test]
+    fn the_256th_atom_of_a_packet_is_inline() {
+        let (mut sender, mut receiver) = (SenderCache::new(), ReceiverCache::new());
+        let atoms: Vec<Atom> = (0..600).map(|n| atom(&format!("of_600_{n}"))).collect();
+        let (header, terms) = packet(&mut sender, &atoms);
+        assert_eq!(header[0], 255);
+        let defined = receive(&mut receiver, &header);
+        assert_eq!(resolve(&defined, &terms), atoms);
+    }
+
+    #[test]
+    fn a_packet_that_was_given_up_defines_nothing() {
+        let mut cache = SenderCache::new();
+        let atoms = [atom("given_up")];
+        cache.begin();
+        cache.write(&atoms[0], &mut Vec::new());
+        let (header, _) = packet(&mut cache, &atoms);
+        assert_eq!(receive(&mut ReceiverCache::new(), &header), atoms);
+    }
+
+    #[test]
+    fn a_detached_header_may_be_sent_at_any_time() {
+        let atoms: Vec<Atom> = (0..300).map(|n| atom(&format!("of_300_{n}"))).collect();
+        // Late, early, twice: neither it nor what follows it changes its meaning.
+        for place in 0..3 {
+            let (mut sender, mut receiver) = (SenderCache::new(), ReceiverCache::new());
+            let (mut detached, mut terms) = (Vec::new(), Vec::new());
+            sender.begin();
+            for atom in &atoms {
+                sender.write(atom, &mut terms);
+            }
+            sender.detach(&mut detached);
+            let others = [&atoms[..200], &atoms[100..], &atoms[50..250]];
+            let headers = others.map(|atoms| packet(&mut sender, atoms));
+            for (n, (header, other)) in headers.iter().enumerate() {
+                if n == place || n == 2 {
+                    let defined = receive(&mut receiver, &detached);
+                    assert_eq!(resolve(&defined, &terms), atoms);
+                }
+                let defined = receive(&mut receiver, header);
+                assert_eq!(resolve(&defined, other), others[n]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_packets_wraps() {
+        let mut cache = SenderCache::new();
+        let atoms = [atom("first"), atom("second")];
+        packet(&mut cache, &atoms);
+        assert_eq!(cache.packet, 1);
+        cache.packet = u32::MAX;
+        // The marks of the first packet must not be taken for ones of this packet.
+        let (header, terms) = packet(&mut cache, &atoms[1..]);
+        assert_eq!((cache.packet, header[0]), (1, 1));
+        assert_eq!(terms, [82, 0]);
+    }
+
+    #[test]
+    fn broken_headers_are_refused() {
+        let new_atom: &[u8] = &[1, 8, 5, 2, b'o', b'k'];
+        assert_eq!(
+            receive(&mut ReceiverCache::new(), new_atom),
+            [Atom::of("ok")]
+        );
+        let mut atoms = Vec::new();
+        for end in 0..new_atom.len() {
+            let error = ReceiverCache::new().read(&new_atom[..end], 0, &mut atoms);
+            let truncated = FrameErrorKind::Term(DecodeErrorKind::Truncated);
+            assert_eq!(error.unwrap_err().kind(), &truncated);
+        }
+        let too_long = [&[1, 0x18, 5, 1, 0][..], &[b'x'; 256]].concat();
+        for wrong in [&[1, 8, 5, 1, 0xff][..], &too_long] {
+            let error = ReceiverCache::new().read(wrong, 0, &mut atoms);
+            let not_an_atom = FrameErrorKind::Term(DecodeErrorKind::Atom);
+            assert_eq!(error.unwrap_err().kind(), &not_an_atom);
+        }
+        let error = ReceiverCache::new().read(&[1, 7, 255], 0, &mut atoms);
+        let empty = FrameErrorKind::EmptySlot { slot: 2047 };
+        assert_eq!(error.unwrap_err().kind(), &empty);
     }
 }

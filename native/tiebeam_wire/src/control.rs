@@ -13,11 +13,11 @@ use std::sync::LazyLock;
 use num_bigint::{BigInt, Sign};
 
 use crate::atom::Atom;
-use crate::decode::Decoder;
+use crate::decode::{Decoder, tag};
 use crate::encode::{
     AtomWriter, write_integer, write_pid, write_reference, write_term, write_tuple,
 };
-use crate::error::DecodeErrorKind;
+use crate::error::{DecodeError, DecodeErrorKind};
 use crate::flags::Flags;
 use crate::frame::{Fault, FrameErrorKind};
 use crate::term::{Pid, Reference, Term};
@@ -562,13 +562,16 @@ fn expected(what: &'static str, at: usize) -> Fault {
     Fault::new(FrameErrorKind::Term(DecodeErrorKind::Expected(what)), at)
 }
 
-fn read_target(decoder: &mut Decoder<'_>) -> Result<Target, Fault> {
-    let at = decoder.position();
-    match decoder.term()? {
-        Term::Pid(pid) => Ok(Target::Pid(pid)),
-        Term::Atom(name) => Ok(Target::Name(name)),
-        _ => Err(expected("a pid or a registered name", at)),
-    }
+fn next_is_pid(decoder: &Decoder<'_>) -> bool {
+    matches!(decoder.peek(), Some(tag::NEW_PID | tag::PID))
+}
+
+fn read_target(decoder: &mut Decoder<'_>) -> Result<Target, DecodeError> {
+    Ok(if next_is_pid(decoder) {
+        Target::Pid(decoder.pid()?)
+    } else {
+        Target::Name(decoder.atom()?)
+    })
 }
 
 fn read_unlink_id(decoder: &mut Decoder<'_>) -> Result<u64, Fault> {
@@ -607,11 +610,10 @@ fn read_spawn_reply(decoder: &mut Decoder<'_>) -> Result<Control, Fault> {
     let reference = decoder.reference()?;
     let to = decoder.pid()?;
     let flags = decoder.integer()?;
-    let at = decoder.position();
-    let result = match decoder.term()? {
-        Term::Pid(pid) => SpawnResult::Pid(pid),
-        Term::Atom(error) => SpawnResult::Error(error),
-        _ => return Err(expected("a pid or an error atom", at)),
+    let result = if next_is_pid(decoder) {
+        SpawnResult::Pid(decoder.pid()?)
+    } else {
+        SpawnResult::Error(decoder.atom()?)
     };
     Ok(Control::SpawnReply {
         reference,

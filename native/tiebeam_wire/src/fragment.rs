@@ -14,7 +14,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::atom::Atom;
-use crate::control::{Control, Payload};
 use crate::decode::tag;
 use crate::frame::{Fault, FrameErrorKind, FrameLimits};
 
@@ -33,15 +32,29 @@ pub(crate) const PART: usize = 64 << 10;
 /// A large message that is being received.
 #[derive(Debug)]
 pub(crate) struct Partial {
-    pub(crate) control: Control,
-    pub(crate) payload: Payload,
     /// The atoms of the start packet's header: references in all parts are to these.
     pub(crate) atoms: Vec<Atom>,
-    pub(crate) parts: Vec<u8>,
-    /// How many bytes of packets it has taken so far.
+    /// The control tuple and the parts. Not decoded yet: terms take more memory than their bytes.
+    pub(crate) terms: Vec<u8>,
+    /// How many bytes of packets, but for the headers, it has taken so far.
     received: usize,
     /// The number of the next fragment.
     next: u64,
+}
+
+impl Partial {
+    /// Makes room for the next part: for as many parts of this length as are announced, but for no more than three
+    /// times of what has come. Copying and touching memory is most of the work with a large message.
+    fn reserve(&mut self, part: usize) {
+        if self.terms.capacity() - self.terms.len() < part {
+            let announced = usize::try_from(self.next).unwrap_or(usize::MAX);
+            let room = part
+                .saturating_mul(announced)
+                .min(3 * self.terms.len())
+                .max(part);
+            self.terms.reserve_exact(room);
+        }
+    }
 }
 
 /// Puts fragments together.
@@ -52,40 +65,30 @@ pub(crate) struct Assembler {
 }
 
 impl Assembler {
-    /// Takes the start of a message of at least two fragments. `packet` is the length of the packet.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the fields of a packet, each of them once"
-    )]
+    /// Takes the start of a message of at least two fragments: its header's atoms and what follows the header.
     pub(crate) fn start(
         &mut self,
         sequence: u64,
         fragments: u64,
-        packet: usize,
-        control: Control,
-        payload: Payload,
         atoms: Vec<Atom>,
-        part: &[u8],
+        terms: &[u8],
         limits: &FrameLimits,
     ) -> Result<(), Fault> {
         if self.open.len() >= limits.sequences {
             return Err(limit("messages in fragments at once", limits.sequences));
         }
-        match self.open.entry(sequence) {
-            Entry::Occupied(_) => Err(fault(sequence, fragments, "the sequence is already open")),
-            Entry::Vacant(vacant) => {
-                self.received += packet;
-                vacant.insert(Partial {
-                    control,
-                    payload,
-                    atoms,
-                    parts: part.to_vec(),
-                    received: packet,
-                    next: fragments - 1,
-                });
-                self.check(packet, limits)
-            }
-        }
+        let Entry::Vacant(vacant) = self.open.entry(sequence) else {
+            return Err(fault(sequence, fragments, "the sequence is already open"));
+        };
+        let received = PREFIX + terms.len();
+        vacant.insert(Partial {
+            atoms,
+            terms: terms.to_vec(),
+            received,
+            next: fragments - 1,
+        });
+        self.received += received;
+        self.check(received, limits)
     }
 
     /// Takes a continuation; gives the message once this was its last fragment.
@@ -93,7 +96,6 @@ impl Assembler {
         &mut self,
         sequence: u64,
         fragment: u64,
-        packet: usize,
         part: &[u8],
         limits: &FrameLimits,
     ) -> Result<Option<Partial>, Fault> {
@@ -108,10 +110,12 @@ impl Assembler {
                 "the count does not go down by one",
             ));
         }
-        partial.received += packet;
-        self.received += packet;
+        // An empty part counts too, or a peer could keep a connection busy for nothing.
+        partial.received += PREFIX + part.len();
+        self.received += PREFIX + part.len();
+        partial.reserve(part.len());
         if fragment > 1 {
-            partial.parts.extend_from_slice(part);
+            partial.terms.extend_from_slice(part);
             partial.next -= 1;
             let message = partial.received;
             self.check(message, limits)?;
@@ -120,10 +124,8 @@ impl Assembler {
         let mut partial = entry.remove();
         self.check(partial.received, limits)?;
         self.received -= partial.received;
-        // Growing by doubling may have left as much room again.
-        partial.parts.reserve_exact(part.len());
-        partial.parts.extend_from_slice(part);
-        partial.parts.shrink_to_fit();
+        partial.terms.extend_from_slice(part);
+        partial.terms.shrink_to_fit();
         Ok(Some(partial))
     }
 

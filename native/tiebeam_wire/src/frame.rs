@@ -26,7 +26,7 @@ use crate::encode::{InlineAtoms, write_term};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::flags::Flags;
 pub use crate::fragment::LargeMessage;
-use crate::fragment::{Assembler, CONTINUATION, PART, PREFIX, START, fault};
+use crate::fragment::{Assembler, CONTINUATION, PART, PREFIX, Partial, START, fault};
 use crate::term::Term;
 
 /// The first byte of a packet without a header.
@@ -38,7 +38,7 @@ const WHOLE: u8 = 68;
 /// How many bytes of a packet an error shows.
 const SHOWN: usize = 32;
 
-/// Free space in the buffer that [`FrameDecoder::buffer`] gives: as much as a socket usually holds.
+/// Free space in a new buffer of [`FrameDecoder::buffer`]: as much as a socket usually holds.
 const READ: usize = 64 << 10;
 
 /// A scratch buffer that grew beyond this is given back after the packet.
@@ -104,7 +104,7 @@ impl Default for FrameLimits {
 pub struct FrameError {
     /// What is wrong.
     pub kind: FrameErrorKind,
-    /// The offset in the packet (of a fragmented message: in its payload, when the payload is what is wrong).
+    /// The offset in the packet; of a message that came in fragments, in its terms.
     pub at: usize,
     /// The offset of the frame in all that was received after the handshake.
     pub position: u64,
@@ -233,6 +233,11 @@ impl Fault {
     pub(crate) fn new(kind: FrameErrorKind, at: usize) -> Self {
         Self { kind, at }
     }
+
+    #[cfg(test)]
+    pub(crate) fn kind(&self) -> &FrameErrorKind {
+        &self.kind
+    }
 }
 
 impl From<DecodeError> for Fault {
@@ -265,6 +270,9 @@ impl Framing {
 }
 
 /// Takes bytes as they come and gives frames.
+///
+/// A long binary in a payload is a view of the bytes it came in, and keeps alive what came with it: its own message if
+/// that is large, otherwise up to 64 KiB of its neighbours. Copy what is to be kept for long.
 ///
 /// ```
 /// use tiebeam_wire::flags::Flags;
@@ -459,39 +467,30 @@ impl FrameDecoder {
             return Err(fault(sequence, fragments, "the count is beyond the limit"));
         }
         let mut decoder = Decoder::new(packet, at, &self.limits.terms).with_atoms(&self.atoms);
+        // The control tuple must not be split. It is read again when the message is complete.
         let (control, payload) = control::read(&mut decoder)?;
         if fragments == 1 {
             return message(control, payload, &mut decoder).map(Some);
         }
-        let part = &packet[decoder.position()..];
-        self.assembler.start(
-            sequence,
-            fragments,
-            packet.len(),
-            control,
-            payload,
-            take(&mut self.atoms),
-            part,
-            &self.limits,
-        )?;
+        let atoms = take(&mut self.atoms);
+        self.assembler
+            .start(sequence, fragments, atoms, &packet[at..], &self.limits)?;
         Ok(None)
     }
 
     fn continuation(&mut self, packet: &Bytes) -> Result<Option<Frame>, Fault> {
         let (sequence, fragment) = fragment_of(packet)?;
-        let complete = self.assembler.resume(
-            sequence,
-            fragment,
-            packet.len(),
-            &packet[PREFIX..],
-            &self.limits,
-        )?;
-        let Some(complete) = complete else {
+        let part = &packet[PREFIX..];
+        let complete = self
+            .assembler
+            .resume(sequence, fragment, part, &self.limits)?;
+        let Some(Partial { atoms, terms, .. }) = complete else {
             return Ok(None);
         };
-        let parts = Bytes::from(complete.parts);
-        let mut decoder = Decoder::new(&parts, 0, &self.limits.terms).with_atoms(&complete.atoms);
-        message(complete.control, complete.payload, &mut decoder).map(Some)
+        let terms = Bytes::from(terms);
+        let mut decoder = Decoder::new(&terms, 0, &self.limits.terms).with_atoms(&atoms);
+        let (control, payload) = control::read(&mut decoder)?;
+        message(control, payload, &mut decoder).map(Some)
     }
 }
 
