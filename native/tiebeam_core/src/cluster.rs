@@ -23,7 +23,7 @@ enum Phase {
     /// Not stepped yet: the time is not known.
     New,
     Running,
-    /// Nothing has an effect any more.
+    /// Says so to who still greets; nothing else has an effect any more.
     Left,
 }
 
@@ -66,7 +66,12 @@ impl Cluster {
                     answer: Answer::Left,
                 });
             }
-            (Phase::Left, _) => {}
+            (Phase::Left, Event::Received { from, bytes }) => {
+                if let Ok(message) = message::decode(&bytes) {
+                    self.membership.received_late(&from, &message, actions);
+                }
+            }
+            (Phase::Left, Event::Connected { .. } | Event::Disconnected { .. } | Event::Woke) => {}
             (_, Event::Received { from, bytes }) => match message::decode(&bytes) {
                 Ok(message) => self.membership.received(now, from, message, actions),
                 Err(error) => {

@@ -46,8 +46,8 @@ pub struct Timing {
     pub greet_first: Duration,
     /// The longest pause between two greetings: the time in which a healed network is noticed.
     pub greet_max: Duration,
-    /// The pause between two exchanges of member lists with a member chosen at random. A node that all but one know is
-    /// known to all after about log2(members) pauses.
+    /// The pause between two exchanges of member lists, each with the next member in turn. A node that one member knows
+    /// is known to all within members × pauses, usually after a few.
     pub sync_every: Duration,
     /// How long a member that is dead or has left stays in the view, and a dead one is dialled. Long enough to outlast a
     /// repair, so that a partition heals by itself.

@@ -42,6 +42,7 @@ pub struct CallId(pub u64);
 /// What a local caller can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Tell all members that this node leaves, then take no further part. Asking again answers the same.
+    /// Tell all members that this node leaves, then take no further part but to tell it to who missed it. Asking again
+    /// answers the same.
     Leave,
 }

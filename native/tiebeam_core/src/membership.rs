@@ -51,6 +51,8 @@ pub(crate) struct Membership {
     me: Member,
     peers: BTreeMap<NodeName, Peer>,
     timers: Timers<Timer>,
+    /// With whom lists were exchanged last.
+    partner: Option<NodeName>,
 }
 
 /// What is known of another node.
@@ -81,7 +83,7 @@ enum Timer {
     Greet(NodeName),
     /// Drop a member that is dead or has left.
     Forget(NodeName),
-    /// Exchange lists with some member.
+    /// Exchange lists with the next member.
     Sync,
 }
 
@@ -123,6 +125,7 @@ impl Membership {
             },
             peers,
             timers: Timers::new(),
+            partner: None,
         }
     }
 
@@ -243,6 +246,20 @@ impl Membership {
         }
     }
 
+    /// A message arrived although this node has left: its sender missed the farewell.
+    pub(crate) fn received_late(
+        &self,
+        from: &NodeName,
+        message: &Message,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Message::Hello(hello) = message
+            && hello.cluster == self.cluster
+        {
+            send(from, &Message::Leave(self.me.identity()), actions);
+        }
+    }
+
     /// Tells every member that this node leaves. Nothing is due afterwards.
     pub(crate) fn leave(&mut self, actions: &mut Vec<Action>) {
         let message = Message::Leave(self.me.identity());
@@ -263,15 +280,25 @@ impl Membership {
                 Some(Timer::Greet(name)) => self.greet(now, name, actions),
                 Some(Timer::Forget(name)) => self.forget(&name, actions),
                 Some(Timer::Sync) => {
-                    let alive: Vec<NodeName> = self.alive().cloned().collect();
-                    if let Some(partner) = alive.get(self.random.below(alive.len() as u64) as usize)
-                    {
-                        self.send_hello(Message::Hello, partner, actions);
+                    if let Some(partner) = self.next_partner() {
+                        self.send_hello(Message::Hello, &partner, actions);
+                        self.partner = Some(partner);
                     }
                     self.schedule_sync(now);
                 }
             }
         }
+    }
+
+    /// Members in turn, so that each is heard from within a bounded time (as SWIM probes them, section 4.3); the first
+    /// at random, so that nodes that start together do not all ask the same one.
+    fn next_partner(&mut self) -> Option<NodeName> {
+        let alive: Vec<NodeName> = self.alive().cloned().collect();
+        let next = match &self.partner {
+            Some(last) => alive.partition_point(|name| name <= last),
+            None => self.random.below(alive.len() as u64) as usize,
+        };
+        alive.get(next).or(alive.first()).cloned()
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

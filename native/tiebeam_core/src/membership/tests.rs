@@ -491,6 +491,50 @@ fn leaving_tells_all_and_stops() {
 }
 
 #[test]
+fn who_missed_the_farewell_is_told_when_it_asks() {
+    let mut a = Node::new(config("a@h"));
+    a.step(Event::Asked {
+        call: CallId(7),
+        command: Command::Leave,
+    });
+    let farewell = Message::Leave(Identity {
+        node: name("a@h"),
+        creation: 1,
+        incarnation: 0,
+    });
+    let answer = a.received("b@h", &Message::Hello(hello("b@h", 1, 0)));
+    assert_eq!(
+        (sent(&answer), news(&answer)),
+        (vec![("b@h".into(), farewell)], vec![])
+    );
+
+    let foreign = Message::Hello(Hello {
+        cluster: "blue".into(),
+        ..hello("b@h", 1, 0)
+    });
+    assert_eq!(a.received("b@h", &foreign), []);
+    assert_eq!(a.received("b@h", &Message::Welcome(hello("b@h", 1, 0))), []);
+}
+
+#[test]
+fn every_member_is_asked_in_turn() {
+    let mut a = Node::new(config("a@h"));
+    for peer in ["b@h", "c@h", "d@h", "e@h"] {
+        a.connected(peer);
+        a.received(peer, &Message::Welcome(hello(peer, 1, 0)));
+    }
+    let mut asked: Vec<String> = sent(&a.sleep_until(300_000))
+        .into_iter()
+        .map(|(to, _)| to)
+        .collect();
+    asked.truncate(12);
+    let first: std::collections::BTreeSet<_> = asked[..4].iter().collect();
+    assert_eq!(first.len(), 4, "{asked:?}");
+    assert_eq!(asked[..4], asked[4..8]);
+    assert_eq!(asked[..4], asked[8..]);
+}
+
+#[test]
 fn the_dead_and_the_left_are_forgotten_in_the_end() {
     let timing = Timing {
         forget_after: Duration::from_secs(60),
