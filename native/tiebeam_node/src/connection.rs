@@ -19,6 +19,9 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
 use crate::router::Router;
+
+#[cfg(test)]
+mod tests;
 use crate::transport::ConnectionId;
 
 /// OTP's `net_tickintensity`: a tick interval is this part of the tick time.
@@ -30,12 +33,12 @@ const READ_SIZE: usize = 128 << 10;
 /// A buffer larger than this is given back after a burst.
 const SPARE_MAX: usize = 1 << 20;
 
+/// How long a connection that ends may take to write what waits.
+const LAST_WRITE: Duration = Duration::from_millis(500);
+
 /// Large messages that may be under way at once. Each is bounded by the send queue; the count bounds the work of
 /// taking turns.
 const LANES_MAX: usize = 1024;
-
-/// What a message that waits behind a large one counts for, in bytes: it is encoded only when its turn comes.
-const WAITING_SIZE: usize = 256;
 
 /// A connection that is up.
 #[derive(Debug)]
@@ -107,7 +110,16 @@ struct Outbox {
 struct Lane {
     from: Option<Pid>,
     large: LargeMessage,
-    then: VecDeque<(Control, Option<Term>)>,
+    then: VecDeque<Waiting>,
+}
+
+/// A message that waits behind a large one of its sender. It is encoded when its turn comes: the atom
+/// cache is of that moment.
+#[derive(Debug)]
+struct Waiting {
+    control: Control,
+    payload: Option<Term>,
+    weight: usize,
 }
 
 /// A message was not taken.
@@ -286,9 +298,12 @@ impl Connection {
         };
         self.close(reason);
         ticking.abort();
-        // Bytes that were queued before a deliberate end may still go out, but a peer that does not read is not
-        // waited for.
-        let _ = tokio::time::timeout(Duration::from_millis(500), writing).await;
+        // Bytes that were queued before a deliberate end may still go out, but a peer that does not
+        // read is not waited for.
+        let abort = writing.abort_handle();
+        if tokio::time::timeout(LAST_WRITE, writing).await.is_err() {
+            abort.abort();
+        }
         let reason = self.closing.borrow().clone();
         reason.unwrap_or(Reason::Closed)
     }
@@ -417,8 +432,13 @@ impl Outbox {
                 .iter_mut()
                 .find(|lane| lane.from.as_ref() == from)
             {
-                lane.then.push_back((control, payload));
-                self.waiting += WAITING_SIZE;
+                let weight = weight(payload.as_ref());
+                lane.then.push_back(Waiting {
+                    control,
+                    payload,
+                    weight,
+                });
+                self.waiting += weight;
                 return Ok(());
             }
         }
@@ -461,8 +481,13 @@ impl Outbox {
         }
         // The large message is out; what its sender sent after it follows, up to the next large one.
         let mut failed = None;
-        while let Some((control, payload)) = lane.then.pop_front() {
-            self.waiting = self.waiting.saturating_sub(WAITING_SIZE);
+        while let Some(Waiting {
+            control,
+            payload,
+            weight,
+        }) = lane.then.pop_front()
+        {
+            self.waiting = self.waiting.saturating_sub(weight);
             match self.encoder.encode(&control, payload.as_ref(), out) {
                 Ok(Encoded::Whole) => {}
                 Ok(Encoded::Large(large)) => {
@@ -479,4 +504,28 @@ impl Outbox {
         }
         failed
     }
+}
+
+/// About how many bytes a message takes, in memory or encoded.
+fn weight(payload: Option<&Term>) -> usize {
+    let mut total = 0;
+    let mut rest: Vec<&Term> = payload.into_iter().collect();
+    while let Some(term) = rest.pop() {
+        total += size_of::<Term>();
+        match term {
+            Term::Binary(binary) => total += binary.len(),
+            Term::BitString(bits) => total += bits.bytes.len(),
+            Term::Big(big) => total += big.bits() as usize / 8,
+            Term::Opaque(opaque) => total += opaque.bytes().len(),
+            Term::Tuple(elements) | Term::List(elements) => rest.extend(elements),
+            Term::Improper(list) => {
+                rest.extend(&list.elements);
+                rest.push(&list.tail);
+            }
+            Term::Map(map) => rest.extend(map.iter().flat_map(|(key, value)| [key, value])),
+            Term::Fun(fun) => rest.extend(&fun.free),
+            _ => {}
+        }
+    }
+    total
 }

@@ -583,8 +583,8 @@ impl Node {
         });
     }
 
-    /// As [`Node::export`], for a function that also is a process: it receives what is sent to it, and lives as long as
-    /// it keeps the [`Process`].
+    /// As [`Node::export`], for a function that also is a process: it receives what is sent to it. The process ends when
+    /// the function does.
     ///
     /// # Panics
     /// When a name has more than 255 characters.

@@ -153,16 +153,12 @@ impl Router {
             }
             true
         });
-        let told = adopted
-            && match spawning.and_then(|spawning| spawning.reply) {
-                Some(reply) => reply.send(Ok(child.clone())).is_ok(),
-                None => true,
-            };
-        if adopted && !told && !linked && monitored {
-            // Nobody waits for it any more, but its exit may still matter to the parent: keep the monitor.
-            return;
-        }
-        if !adopted {
+        if adopted {
+            // For a remote call nobody waits for the pid, only for the exit.
+            if let Some(reply) = spawning.and_then(|spawning| spawning.reply) {
+                let _ = reply.send(Ok(child));
+            }
+        } else {
             // The parent died meanwhile: the child must learn of it.
             if monitored {
                 let control = Control::Demonitor {
