@@ -130,6 +130,19 @@ pub(crate) enum Refused {
     Encode(String),
 }
 
+/// A message that was not taken, and why.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) control: Control,
+    pub(crate) refused: Refused,
+}
+
+impl Rejected {
+    pub(crate) fn new(control: Control, refused: Refused) -> Box<Self> {
+        Box::new(Self { control, refused })
+    }
+}
+
 /// Whether a message may be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
@@ -188,20 +201,20 @@ impl Connection {
         control: Control,
         payload: Option<Term>,
         urgency: Urgency,
-    ) -> Result<(), (Control, Option<Term>, Refused)> {
+    ) -> Result<(), Box<Rejected>> {
         let mut outbox = self.outbox();
         if outbox.closed {
-            return Err((control, payload, Refused::Closed));
+            return Err(Rejected::new(control, Refused::Closed));
         }
         let queued = outbox.queued();
         match urgency {
             Urgency::Ordinary if queued > self.send_queue => {
-                return Err((control, payload, Refused::Busy { queued }));
+                return Err(Rejected::new(control, Refused::Busy { queued }));
             }
             Urgency::Must if queued > 2 * self.send_queue => {
                 drop(outbox);
                 self.close(Reason::SendQueueFull(queued));
-                return Err((control, payload, Refused::Closed));
+                return Err(Rejected::new(control, Refused::Closed));
             }
             _ => {}
         }
@@ -420,11 +433,7 @@ impl Outbox {
         self.buffer.len() + self.in_flight + self.waiting
     }
 
-    fn add(
-        &mut self,
-        control: Control,
-        payload: Option<Term>,
-    ) -> Result<(), (Control, Option<Term>, Refused)> {
+    fn add(&mut self, control: Control, payload: Option<Term>) -> Result<(), Box<Rejected>> {
         if !self.lanes.is_empty() {
             let from = control.from();
             if let Some(lane) = self
@@ -447,9 +456,8 @@ impl Outbox {
             .encode(&control, payload.as_ref(), &mut self.buffer)
         {
             Ok(Encoded::Whole) => Ok(()),
-            Ok(Encoded::Large(_)) if self.lanes.len() >= LANES_MAX => Err((
+            Ok(Encoded::Large(_)) if self.lanes.len() >= LANES_MAX => Err(Rejected::new(
                 control,
-                payload,
                 Refused::Busy {
                     queued: self.queued(),
                 },
@@ -463,7 +471,7 @@ impl Outbox {
                 });
                 Ok(())
             }
-            Err(error) => Err((control, payload, Refused::Encode(error.to_string()))),
+            Err(error) => Err(Rejected::new(control, Refused::Encode(error.to_string()))),
         }
     }
 

@@ -871,18 +871,19 @@ impl Hub for NodeHub {
         let Established {
             id,
             peer,
+            peer_flags,
             flags,
             peer_creation,
             visible,
             stream,
             leftover,
-            ..
+            dialled,
         } = established;
         // The handshake has checked the length of the name.
         let Ok(peer) = Atom::new(&peer) else { return };
         let connection = Connection::new(id, peer, peer_creation, visible, flags, &self.connection);
         node.router().node_up(&connection);
-        debug!(peer = %connection.peer, %visible, "connected");
+        debug!(peer = %connection.peer, visible, dialled, offered = ?peer_flags, "connected");
         let net_ticktime = self.net_ticktime;
         tokio::spawn(async move {
             let (reader, writer) = stream.into_split();

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::config::Limits;
-use crate::connection::{Connection, Reason, Refused, Urgency};
+use crate::connection::{Connection, Reason, Refused, Rejected, Urgency};
 use crate::error::{SendError, SpawnError};
 use crate::function::{Function, FunctionKey};
 use crate::node::NodeEvent;
@@ -372,11 +372,14 @@ impl Router {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(SendError::Stopping);
         }
-        match self.hand_over(&node, control, Some(message), Urgency::Ordinary) {
+        let Err(rejected) = self.hand_over(&node, control, Some(message), Urgency::Ordinary) else {
+            return Ok(());
+        };
+        match rejected.refused {
             // A lost connection loses what was sent to it: Erlang promises no more.
-            Ok(()) | Err((_, _, Refused::Closed)) => Ok(()),
-            Err((_, _, Refused::Busy { queued })) => Err(SendError::Busy { node, queued }),
-            Err((_, _, Refused::Encode(reason))) => Err(SendError::Encode(reason)),
+            Refused::Closed => Ok(()),
+            Refused::Busy { queued } => Err(SendError::Busy { node, queued }),
+            Refused::Encode(reason) => Err(SendError::Encode(reason)),
         }
     }
 
@@ -560,7 +563,8 @@ impl Router {
             }
             _ => Urgency::Must,
         };
-        if let Err((control, _, refused)) = self.hand_over(&node, control, payload, urgency) {
+        if let Err(rejected) = self.hand_over(&node, control, payload, urgency) {
+            let Rejected { control, refused } = *rejected;
             debug!(%node, ?refused, "a signal was not sent");
             self.unreachable(control, "noconnection", work);
         }
@@ -573,7 +577,7 @@ impl Router {
         control: Control,
         payload: Option<Term>,
         urgency: Urgency,
-    ) -> Result<(), (Control, Option<Term>, Refused)> {
+    ) -> Result<(), Box<Rejected>> {
         if let Some(peer) = self.peers.get(node)
             && let Peer::Up(connection) = &*peer
         {
@@ -582,18 +586,19 @@ impl Router {
             return connection.enqueue(control, payload, urgency);
         }
         if self.stopping.load(Ordering::Relaxed) {
-            return Err((control, payload, Refused::Closed));
+            return Err(Rejected::new(control, Refused::Closed));
         }
         match self.peers.entry(node.clone()) {
             Slot::Occupied(mut peer) => match peer.get_mut() {
                 Peer::Up(connection) => connection.enqueue(control, payload, urgency),
-                Peer::Connecting(waiting) if waiting.len() >= self.limits.connecting => Err((
-                    control,
-                    payload,
-                    Refused::Busy {
-                        queued: waiting.len(),
-                    },
-                )),
+                Peer::Connecting(waiting) if waiting.len() >= self.limits.connecting => {
+                    Err(Rejected::new(
+                        control,
+                        Refused::Busy {
+                            queued: waiting.len(),
+                        },
+                    ))
+                }
                 Peer::Connecting(waiting) => {
                     waiting.push((control, payload));
                     Ok(())
@@ -612,7 +617,7 @@ impl Router {
                         | Control::SpawnReply { .. }
                 );
                 let Some(dial) = self.dial.get().filter(|_| connects) else {
-                    return Err((control, payload, Refused::Closed));
+                    return Err(Rejected::new(control, Refused::Closed));
                 };
                 slot.insert(Peer::Connecting(vec![(control, payload)]));
                 dial(node.clone());
@@ -1059,10 +1064,8 @@ impl Router {
                 // Under the lock of the entry, so that nothing sent later can come first.
                 if let Peer::Connecting(waiting) = peer.insert(Peer::Up(Arc::clone(connection))) {
                     for (control, payload) in waiting {
-                        if let Err((control, ..)) =
-                            connection.enqueue(control, payload, Urgency::Must)
-                        {
-                            failed.push(control);
+                        if let Err(rejected) = connection.enqueue(control, payload, Urgency::Must) {
+                            failed.push(rejected.control);
                         }
                     }
                 }

@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 
 pub use error::{ConnectError, StartError};
 pub use messages::HandshakeFailure;
-pub use tiebeam_wire::slot::ConnectionId;
+pub(crate) use tiebeam_wire::slot::ConnectionId;
 
 use crate::epmd::{EpmdMode, Registration, Settings};
 use crate::waiting_room::WaitingRoom;
@@ -196,11 +196,6 @@ impl Transport {
         })
     }
 
-    /// What tells this node from earlier ones of its name.
-    pub(crate) fn creation(&self) -> u32 {
-        self.inner.local.creation
-    }
-
     /// Where this node listens.
     pub(crate) fn port(&self) -> u16 {
         self.inner.port
@@ -249,11 +244,6 @@ impl Listening {
     /// What tells this node from earlier ones of its name.
     pub(crate) fn creation(&self) -> u32 {
         self.creation
-    }
-
-    /// Where this node listens.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     /// Accepts and dials from now on. `hub` gets the connections; it may get one before this returns.
