@@ -4,13 +4,14 @@
 //! memory, than [`Limits`] allows is not refused: it is walked, validated, and kept as its bytes ([`Opaque`]), so a
 //! peer that sends a very deep or very large term loses neither the term nor its connection.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::{Decompress, FlushDecompress, Status};
 use num_bigint::{BigInt, Sign};
 
-use crate::atom::Atom;
+use crate::atom::{Atom, CHARACTERS_MAX};
 use crate::encode::{AtomWriter, InlineAtoms};
 use crate::error::{DecodeError, DecodeErrorKind as Kind};
 use crate::term::{
@@ -36,14 +37,19 @@ pub struct Limits {
     pub integer: usize,
 }
 
+impl Limits {
+    /// For packets from nodes of one's own cluster.
+    pub const DEFAULT: Self = Self {
+        depth: 512,
+        terms: 4 << 20,
+        inflated: 64 << 20,
+        integer: 64 << 10,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            depth: 512,
-            terms: 4 << 20,
-            inflated: 64 << 20,
-            integer: 64 << 10,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -87,10 +93,32 @@ impl Opaque {
     }
 }
 
-/// Reads terms, and the parts that control messages are made of, from a packet.
+/// The start of a term: all of a leaf, of a container how many elements follow.
 #[derive(Debug)]
+pub(crate) enum Head<'a> {
+    Integer(i64),
+    Big(BigInt),
+    Float(f64),
+    Atom(Cow<'a, str>),
+    Binary(&'a [u8]),
+    /// A list of bytes, whole.
+    String(&'a [u8]),
+    /// So many elements, then the tail.
+    List(usize),
+    Nil,
+    Tuple(usize),
+    /// So many pairs.
+    Map(usize),
+    /// Another term, unread.
+    Other(&'static str),
+}
+
+/// Reads terms, and the parts that control messages are made of, from a packet.
+#[derive(Clone, Debug)]
 pub struct Decoder<'a> {
-    bytes: &'a Bytes,
+    data: &'a [u8],
+    /// Whom binaries may share `data` with; without it they are copied.
+    owner: Option<&'a Bytes>,
     at: usize,
     limits: &'a Limits,
     atoms: &'a [Atom],
@@ -185,8 +213,18 @@ impl<'a> Decoder<'a> {
     pub fn new(bytes: &'a Bytes, at: usize, limits: &'a Limits) -> Self {
         assert!(at <= bytes.len(), "the offset is beyond the end");
         Self {
-            bytes,
+            owner: Some(bytes),
             at,
+            ..Self::from_slice(bytes, limits)
+        }
+    }
+
+    /// Reads bytes that it cannot share: long binaries are copied.
+    pub fn from_slice(data: &'a [u8], limits: &'a Limits) -> Self {
+        Self {
+            data,
+            owner: None,
+            at: 0,
             limits,
             atoms: &[],
             terms: limits.terms,
@@ -207,7 +245,7 @@ impl<'a> Decoder<'a> {
 
     /// How many bytes are left.
     pub fn remaining(&self) -> usize {
-        self.bytes.len() - self.at
+        self.data.len() - self.at
     }
 
     /// Checks that nothing is left.
@@ -225,7 +263,7 @@ impl<'a> Decoder<'a> {
 
     /// The next byte, unread.
     pub fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
+        self.data.get(self.at).copied()
     }
 
     /// Reads the version byte 131.
@@ -292,6 +330,73 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// Goes back to an offset that was read before.
+    pub(crate) fn rewind(&mut self, at: usize) {
+        debug_assert!(at <= self.at);
+        self.at = at;
+    }
+
+    /// Reads the start of a term.
+    pub(crate) fn head(&mut self) -> Result<Head<'a>, DecodeError> {
+        let start = self.at;
+        let tag = self.u8()?;
+        let head = match tag {
+            tag::SMALL_INTEGER => Head::Integer(i64::from(self.u8()?)),
+            tag::INTEGER => Head::Integer(i64::from(self.u32()? as i32)),
+            tag::SMALL_BIG | tag::LARGE_BIG => match self.big(tag)? {
+                Term::Integer(integer) => Head::Integer(integer),
+                Term::Big(integer) => Head::Big(*integer),
+                _ => Head::Other("an integer"),
+            },
+            tag::NEW_FLOAT => Head::Float(self.float()?),
+            tag::FLOAT => Head::Float(self.float_text()?),
+            tag::BINARY => {
+                let len = self.u32()? as usize;
+                Head::Binary(self.take(len)?)
+            }
+            tag::STRING => {
+                let len = usize::from(self.u16()?);
+                Head::String(self.take(len)?)
+            }
+            tag::NIL => Head::Nil,
+            tag::LIST => Head::List(self.len_of(1)?),
+            tag::MAP => Head::Map(self.len_of(2)?),
+            tag::LARGE_TUPLE => Head::Tuple(self.len_of(1)?),
+            tag::SMALL_TUPLE => {
+                let arity = usize::from(self.u8()?);
+                self.require(arity)?;
+                Head::Tuple(arity)
+            }
+            tag::SMALL_ATOM
+            | tag::ATOM
+            | tag::SMALL_ATOM_UTF8
+            | tag::ATOM_UTF8
+            | tag::ATOM_CACHE_REF => Head::Atom(self.atom_text(tag)?),
+            tag => {
+                self.at = start;
+                Head::Other(match tag {
+                    tag::NEW_PID | tag::PID => "a pid",
+                    tag::NEW_PORT | tag::PORT | tag::V4_PORT => "a port",
+                    tag::NEWER_REFERENCE | tag::NEW_REFERENCE | tag::REFERENCE => "a reference",
+                    tag::NEW_FUN | tag::EXPORT => "a fun",
+                    tag::BIT_BINARY => "a bit string",
+                    tag::NATIVE_RECORD => "a native record",
+                    tag::LOCAL => "a node-local term",
+                    tag::COMPRESSED => "a compressed term",
+                    _ => return Err(self.error(Kind::Tag(tag))),
+                })
+            }
+        };
+        Ok(head)
+    }
+
+    /// Reads how many elements follow, each of which takes at least so many bytes.
+    fn len_of(&mut self, bytes: usize) -> Result<usize, DecodeError> {
+        let len = self.u32()? as usize;
+        self.require(len.saturating_mul(bytes))?;
+        Ok(len)
+    }
+
     fn unexpected<T>(&mut self, what: &'static str) -> Result<T, DecodeError> {
         self.at -= 1;
         Err(self.error(Kind::Expected(what)))
@@ -313,12 +418,10 @@ impl<'a> Decoder<'a> {
         let start = self.at;
         let bytes = self.inflate()?;
         let mut inner = Decoder {
-            bytes: &bytes,
-            at: 0,
-            limits: self.limits,
             atoms: self.atoms,
             terms: self.terms,
             inflated: self.inflated,
+            ..Decoder::new(&bytes, 0, self.limits)
         };
         let value = read(&mut inner)
             .and_then(|value| inner.end().map(|()| value))
@@ -590,8 +693,15 @@ impl<'a> Decoder<'a> {
         Ok(if len <= crate::term::INLINE_MAX {
             Binary::copy(slice)
         } else {
-            Binary::new(self.bytes.slice(start..start + len))
+            Binary::new(self.shared(start..start + len))
         })
+    }
+
+    fn shared(&self, range: std::ops::Range<usize>) -> Bytes {
+        match self.owner {
+            Some(bytes) => bytes.slice(range),
+            None => Bytes::copy_from_slice(&self.data[range]),
+        }
     }
 
     /// Reads the length of a bit string, the number of bits of its last byte, and its bytes.
@@ -609,7 +719,7 @@ impl<'a> Decoder<'a> {
 
     fn bit_string(&mut self) -> Result<Term, DecodeError> {
         let (bits, range) = self.bits()?;
-        let bytes = self.bytes.slice(range);
+        let bytes = self.shared(range);
         Ok(match BitString::new(Binary::new(bytes), bits) {
             Ok(bits) => Term::BitString(Box::new(bits)),
             Err(binary) => Term::Binary(binary),
@@ -713,6 +823,37 @@ impl<'a> Decoder<'a> {
         })
     }
 
+    /// Reads the text of an atom whose tag has been read.
+    fn atom_text(&mut self, tag: u8) -> Result<Cow<'a, str>, DecodeError> {
+        let start = self.at;
+        let error = DecodeError {
+            kind: Kind::Atom,
+            at: start,
+        };
+        if tag == tag::ATOM_CACHE_REF {
+            let index = self.u8()?;
+            return match self.atoms.get(usize::from(index)) {
+                Some(atom) => Ok(Cow::Borrowed(atom.as_str())),
+                None => Err(self.error(Kind::AtomReference(index))),
+            };
+        }
+        let Some(len) = self.atom_len(tag)? else {
+            return Err(error);
+        };
+        let bytes = self.take(len)?;
+        let text = match tag {
+            // Latin-1: each byte is the code point.
+            tag::SMALL_ATOM | tag::ATOM if !bytes.is_ascii() => {
+                Cow::Owned(bytes.iter().map(|byte| char::from(*byte)).collect())
+            }
+            _ => Cow::Borrowed(std::str::from_utf8(bytes).map_err(|_| error.clone())?),
+        };
+        if len > CHARACTERS_MAX && text.chars().count() > CHARACTERS_MAX {
+            return Err(error);
+        }
+        Ok(text)
+    }
+
     fn atom_of(&mut self, tag: u8) -> Result<Option<Atom>, DecodeError> {
         let start = self.at;
         if tag == tag::ATOM_CACHE_REF {
@@ -741,7 +882,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        match self.bytes[self.at..].get(..len) {
+        match self.data[self.at..].get(..len) {
             Some(slice) => {
                 self.at += len;
                 Ok(slice)
@@ -751,7 +892,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn u8(&mut self) -> Result<u8, DecodeError> {
-        match self.bytes.get(self.at) {
+        match self.data.get(self.at) {
             Some(byte) => {
                 self.at += 1;
                 Ok(*byte)
@@ -761,7 +902,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        match self.bytes[self.at..].first_chunk() {
+        match self.data[self.at..].first_chunk() {
             Some(array) => {
                 self.at += N;
                 Ok(*array)
@@ -793,7 +934,7 @@ impl<'a> Decoder<'a> {
             self.walk(Some(&mut out))?;
             Bytes::from(out)
         } else {
-            self.bytes.slice(start..self.at)
+            self.shared(start..self.at)
         };
         Ok(Opaque(Arc::new(bytes)))
     }
@@ -828,7 +969,7 @@ impl<'a> Decoder<'a> {
                 tag::MAP => (self.u32()? as usize).saturating_mul(2),
                 tag::NEW_FUN => {
                     if let Some(out) = &mut walk.out {
-                        out.extend_from_slice(&self.bytes[walk.copied..self.at]);
+                        out.extend_from_slice(&self.data[walk.copied..self.at]);
                         walk.copied = self.at;
                         funs.push(OpenFun {
                             size_at: out.len(),
@@ -902,7 +1043,7 @@ impl<'a> Decoder<'a> {
             self.require(waiting)?;
             while let Some(fun) = funs.pop_if(|fun| fun.waiting == waiting) {
                 if let Some(out) = &mut walk.out {
-                    out.extend_from_slice(&self.bytes[walk.copied..self.at]);
+                    out.extend_from_slice(&self.data[walk.copied..self.at]);
                     walk.copied = self.at;
                     let size = (out.len() - fun.size_at) as u32;
                     out[fun.size_at..fun.size_at + 4].copy_from_slice(&size.to_be_bytes());
@@ -910,7 +1051,7 @@ impl<'a> Decoder<'a> {
             }
         }
         if let Some(out) = walk.out {
-            out.extend_from_slice(&self.bytes[walk.copied..self.at]);
+            out.extend_from_slice(&self.data[walk.copied..self.at]);
         }
         Ok(walk.refers_to_header)
     }
@@ -957,7 +1098,7 @@ impl<'a> Decoder<'a> {
             };
             walk.refers_to_header = true;
             if let Some(out) = &mut walk.out {
-                out.extend_from_slice(&self.bytes[walk.copied..start]);
+                out.extend_from_slice(&self.data[walk.copied..start]);
                 walk.copied = self.at;
                 // One reference of two bytes may stand for a kilobyte.
                 let before = out.len();
@@ -969,23 +1110,14 @@ impl<'a> Decoder<'a> {
             }
             return Ok(true);
         }
-        let Some(len) = self.atom_len(tag)? else {
+        if !matches!(
+            tag,
+            tag::SMALL_ATOM | tag::ATOM | tag::SMALL_ATOM_UTF8 | tag::ATOM_UTF8
+        ) {
             self.at = start;
             return Ok(false);
-        };
-        let bytes = self.take(len)?;
-        let is_latin1 = matches!(tag, tag::ATOM | tag::SMALL_ATOM);
-        let characters = match std::str::from_utf8(bytes) {
-            _ if is_latin1 => len,
-            Ok(text) => text.chars().count(),
-            Err(_) => usize::MAX,
-        };
-        if characters > crate::atom::CHARACTERS_MAX {
-            return Err(DecodeError {
-                kind: Kind::Atom,
-                at: start,
-            });
         }
+        self.atom_text(tag)?;
         Ok(true)
     }
 
@@ -1011,7 +1143,7 @@ impl<'a> Decoder<'a> {
             kind: self.inflated_limit(),
             at: start,
         })?;
-        let deflated = &self.bytes[self.at..];
+        let deflated = &self.data[self.at..];
         if declared > deflated.len().saturating_mul(RATIO_MAX) {
             return Err(broken);
         }

@@ -1,5 +1,7 @@
 //! Terms to bytes, in the encoding that OTP 26 and later use: the smallest tag that fits, UTF-8 atoms.
 
+use num_bigint::{BigInt, Sign};
+
 use crate::atom::Atom;
 use crate::decode::tag;
 use crate::term::{Pid, Reference, Term};
@@ -43,24 +45,10 @@ pub fn encode(term: &Term, out: &mut Vec<u8>) {
 pub fn write_term<A: AtomWriter>(term: &Term, out: &mut Vec<u8>, atoms: &mut A) {
     match term {
         Term::Integer(integer) => write_integer(*integer, out),
-        Term::Big(big) => {
-            let (sign, magnitude) = big.to_bytes_le();
-            let negative = u8::from(sign == num_bigint::Sign::Minus);
-            match u8::try_from(magnitude.len()) {
-                Ok(len) => out.extend_from_slice(&[tag::SMALL_BIG, len, negative]),
-                Err(_) => {
-                    header(tag::LARGE_BIG, magnitude.len(), out);
-                    out.push(negative);
-                }
-            }
-            out.extend_from_slice(&magnitude);
-        }
+        Term::Big(big) => write_big(big, out),
         Term::Float(float) => write_float(*float, out),
         Term::Atom(atom) => atoms.write(atom, out),
-        Term::Binary(binary) => {
-            header(tag::BINARY, binary.len(), out);
-            out.extend_from_slice(binary);
-        }
+        Term::Binary(binary) => write_binary(binary, out),
         Term::BitString(bits) => {
             header(tag::BIT_BINARY, bits.bytes.len(), out);
             out.push(bits.bits);
@@ -158,7 +146,8 @@ fn write_list<A: AtomWriter>(elements: &[Term], out: &mut Vec<u8>, atoms: &mut A
     out.push(tag::NIL);
 }
 
-fn header(tag: u8, len: usize, out: &mut Vec<u8>) {
+/// Appends a tag and the number of bytes or elements that follow.
+pub(crate) fn header(tag: u8, len: usize, out: &mut Vec<u8>) {
     let len =
         u32::try_from(len).expect("a binary or a container has fewer than 2^32 bytes or elements");
     let [a, b, c, d] = len.to_be_bytes();
@@ -195,6 +184,29 @@ pub fn write_integer(integer: i64, out: &mut Vec<u8>) {
         out.extend_from_slice(&[tag::SMALL_BIG, len as u8, u8::from(integer < 0)]);
         out.extend_from_slice(&magnitude.to_le_bytes()[..len]);
     }
+}
+
+/// Appends an integer that does not fit 64 bits.
+pub(crate) fn write_big(integer: &BigInt, out: &mut Vec<u8>) {
+    let (sign, magnitude) = integer.to_bytes_le();
+    let negative = u8::from(sign == Sign::Minus);
+    match u8::try_from(magnitude.len()) {
+        Ok(len) => out.extend_from_slice(&[tag::SMALL_BIG, len, negative]),
+        Err(_) => {
+            header(tag::LARGE_BIG, magnitude.len(), out);
+            out.push(negative);
+        }
+    }
+    out.extend_from_slice(&magnitude);
+}
+
+/// Appends a binary.
+///
+/// # Panics
+/// With 2^32 or more bytes.
+pub fn write_binary(bytes: &[u8], out: &mut Vec<u8>) {
+    header(tag::BINARY, bytes.len(), out);
+    out.extend_from_slice(bytes);
 }
 
 /// Appends a pid.

@@ -27,6 +27,7 @@ pub mod handshake;
 pub mod slot;
 pub mod term;
 pub mod text;
+pub mod value;
 
 pub use atom::Atom;
 pub use decode::{Decoder, Limits};
