@@ -76,6 +76,8 @@ pub(crate) struct Router {
     peers: DashMap<Atom, Peer>,
     functions: RwLock<HashMap<FunctionKey, Function>>,
     subscribers: Mutex<Vec<mpsc::UnboundedSender<NodeEvent>>>,
+    /// Processes that monitor nodes, each once.
+    node_monitors: Mutex<Vec<Arc<Entry>>>,
     next_process: AtomicU64,
     next_reference: AtomicU64,
     /// Makes references differ from those of an earlier run with the same creation.
@@ -125,6 +127,7 @@ impl Router {
             peers: DashMap::new(),
             functions: RwLock::default(),
             subscribers: Mutex::default(),
+            node_monitors: Mutex::default(),
             next_process: AtomicU64::new(2),
             next_reference: AtomicU64::new(1),
             salt,
@@ -1112,7 +1115,31 @@ impl Router {
         receiver
     }
 
+    /// Node events go into this process's mailbox too, in order with the signals that come over the connections.
+    pub(crate) fn monitor_nodes(&self, entry: &Arc<Entry>) {
+        let mut monitors = self
+            .node_monitors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !monitors.iter().any(|other| Arc::ptr_eq(other, entry)) {
+            monitors.push(Arc::clone(entry));
+        }
+    }
+
     fn publish(&self, event: NodeEvent) {
+        let monitors = {
+            let mut monitors = self
+                .node_monitors
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            monitors.retain(|entry| entry.is_alive());
+            monitors.clone()
+        };
+        let mut work = VecDeque::new();
+        for entry in &monitors {
+            self.put(entry, Item::Node(event.clone()), &mut work);
+        }
+        self.work_off(work);
         let mut subscribers = self
             .subscribers
             .lock()

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tiebeam_wire::{Pid, Reference, Term};
 use tokio::sync::mpsc;
 
+use crate::node::NodeEvent;
 use crate::process::Target;
 
 /// What waits in a mailbox.
@@ -21,6 +22,8 @@ pub(crate) enum Item {
         target: Target,
         reason: Term,
     },
+    /// Only for a process that monitors nodes.
+    Node(NodeEvent),
     /// The process is dead: wakes a receiver that waits.
     Killed,
 }

@@ -15,7 +15,7 @@ use tiebeam_wire::{Atom, Pid, Reference, Term};
 use tokio::sync::mpsc;
 
 use crate::error::{CallError, SendError, SpawnError};
-use crate::node::Node;
+use crate::node::{Node, NodeEvent};
 use crate::process::entry::Entry;
 use crate::process::mailbox::Item;
 use crate::router::SpawnOptions;
@@ -121,6 +121,8 @@ pub enum Signal {
         /// Why: `noproc`, `noconnection`, or the reason of its exit.
         reason: Term,
     },
+    /// A connection came up or went down; only for a process that [monitors nodes](Process::monitor_nodes).
+    Node(NodeEvent),
 }
 
 /// A request that waits for a reply.
@@ -370,6 +372,12 @@ impl Process {
         self.node.router().demonitor(&self.entry, reference);
     }
 
+    /// From now on receives a [`Signal::Node`] for every connection that comes up or goes down: before the first signal
+    /// that comes over it, and after the last. Source: `net_kernel:monitor_nodes/1`, which promises the same order.
+    pub fn monitor_nodes(&self) {
+        self.node.router().monitor_nodes(&self.entry);
+    }
+
     /// Receives exit signals as [`Signal::Exit`] instead of dying of them.
     pub fn trap_exit(&self, trap: bool) {
         self.entry.state().trap_exit = trap;
@@ -476,6 +484,7 @@ fn signal(node: &Node, entry: &Entry, item: Item) -> Option<Signal> {
             target,
             reason,
         },
+        Item::Node(event) => Signal::Node(event),
         Item::Killed => return None,
     })
 }
