@@ -823,6 +823,24 @@ fn a_long_control_tuple_is_in_the_first_fragment() {
     );
 }
 
+/// Nothing of a message without a payload can be split.
+#[test]
+fn a_long_reason_in_the_control_tuple_is_not_split() {
+    let flags = Flags::OFFERED.without(Flags::EXIT_PAYLOAD);
+    let control = Control::Exit {
+        from: pid("a@h", 1),
+        to: pid("b@h", 2),
+    };
+    let payload = Some(Term::binary(vec![3; 100_000]));
+    let mut bytes = Vec::new();
+    let encoded = FrameEncoder::new(flags).encode(&control, payload.as_ref(), &mut bytes);
+    assert!(matches!(encoded, Ok(Encoded::Whole)), "{encoded:?}");
+    assert_eq!(
+        read_all(flags, &bytes),
+        [Frame::Message { control, payload }]
+    );
+}
+
 fn read_all(flags: Flags, bytes: &[u8]) -> Vec<Frame> {
     let mut decoder = FrameDecoder::new(flags, FrameLimits::default());
     decoder.push(bytes);
