@@ -1,0 +1,89 @@
+defmodule Support.Beam do
+  @moduledoc """
+  BEAM nodes: the fixture as a program of its own, and peers that a test steers from outside distribution.
+  """
+  alias Support.{Net, OsProcess}
+
+  @doc "Compiles `test/fixture/fixture.erl`, once, before the tests."
+  def build_fixture do
+    File.mkdir_p!(ebin())
+    {:ok, :fixture} = :compile.file('test/fixture/fixture.erl', outdir: to_charlist(ebin()))
+    :ok
+  end
+
+  defp ebin, do: Path.join(System.tmp_dir!(), "tiebeam_fixture_#{System.pid()}")
+
+  def remove_fixture, do: File.rm_rf(ebin())
+
+  @doc """
+  Starts the fixture on a BEAM as a program that can be killed and frozen. Options as for `Support.Target.start/2`.
+  """
+  def start_fixture(node, opts) do
+    args =
+      ["-noinput", "-name", to_string(node), "-setcookie", opts[:cookie] || Net.cookie(), "-pa", ebin()] ++
+        ["-kernel", "net_ticktime", "#{opts[:net_ticktime] || 60}"] ++
+        if(opts[:hidden], do: ["-hidden"], else: []) ++
+        (opts[:args] || []) ++ ["-s", "fixture", "main"]
+
+    ExUnit.Callbacks.start_supervised!({OsProcess, {"erl", args, label: "erl #{node}", env: opts[:env]}})
+  end
+
+  def ready_line, do: ~r/^ready (\S+)$/
+
+  @doc """
+  Starts a peer that is steered over its standard input and output, so that it can lose every connection and still be asked.
+
+  Options: `:cookie`, `:hidden`, `:net_ticktime`, `:logger_level`, `:args` (strings).
+  """
+  def start_peer(node, opts \\ []) do
+    args =
+      ["-setcookie", opts[:cookie] || Net.cookie(), "-kernel", "net_ticktime", "#{opts[:net_ticktime] || 60}"] ++
+        ["-kernel", "logger_level", opts[:logger_level] || "emergency", "-pa", ebin()] ++
+        Enum.flat_map(:code.get_path(), &elixir_path(to_string(&1))) ++
+        if(opts[:hidden], do: ["-hidden"], else: []) ++ (opts[:args] || [])
+
+    [alive, host] = node |> Atom.to_string() |> String.split("@")
+
+    options = %{
+      name: to_charlist(alive),
+      host: to_charlist(host),
+      longnames: true,
+      connection: :standard_io,
+      wait_boot: 60_000,
+      args: Enum.map(args, &to_charlist/1)
+    }
+
+    peer =
+      ExUnit.Callbacks.start_supervised!(%{
+        id: node,
+        start: {__MODULE__, :start_peer_link, [options]},
+        restart: :temporary,
+        shutdown: 10_000
+      })
+
+    %{peer: peer, node: node, kind: :peer}
+  end
+
+  @doc false
+  def start_peer_link(options) do
+    with {:ok, peer, _node} <- :peer.start_link(options), do: {:ok, peer}
+  end
+
+  # Peers run functions of Elixir and of this directory.
+  defp elixir_path(path) do
+    if Path.basename(Path.dirname(path)) in ["elixir", "tiebeam"], do: ["-pa", path], else: []
+  end
+
+  @doc "Calls a function on a peer, past distribution."
+  def on(%{peer: peer}, module, function, args, timeout \\ 30_000) do
+    :peer.call(peer, module, function, args, timeout)
+  end
+
+  def os_pid(peer), do: peer |> on(:os, :getpid, []) |> to_string()
+
+  @doc "Sends a signal to a peer's program."
+  def signal(os_pid, name) when is_binary(os_pid) do
+    {_, 0} = System.cmd("kill", ["-#{name}", os_pid])
+    :ok
+  end
+end
