@@ -76,7 +76,7 @@ flags! {
     MANDATORY_25_DIGEST = 26;
     /// Understands SPAWN_REQUEST and SPAWN_REPLY.
     SPAWN = 32;
-    /// Asks the acceptor for a node name (dynamic node names). Only ever set by an initiator.
+    /// Asks the acceptor for a node name (dynamic node names). The acceptor sets it in its answer to such a peer.
     NAME_ME = 33;
     /// Pids, ports and references with the wide fields of version 4. Mandatory since OTP 26.
     V4_NC = 34;

@@ -199,6 +199,11 @@ impl Slots {
         state.take_back(connection);
     }
 
+    #[cfg(test)]
+    pub(super) fn is_free(&self, peer: &str) -> bool {
+        self.lock().table.is_free(peer)
+    }
+
     /// Accepts and dials nothing more, and tells all who wait.
     pub(super) fn stop(&self) {
         let mut state = self.lock();

@@ -147,10 +147,14 @@ impl Introduced {
         let mut status = b"snamed:".to_vec();
         push_name(&mut status, name.as_str());
         status.extend_from_slice(&creation.to_be_bytes());
+        let mut local = self.local;
+        // The initiator goes by the flags that both sides have set: without this one it would believe that its name is
+        // its own, and crash.
+        local.flags = local.flags.with(Flags::NAME_ME);
         let admitted = Admitted {
-            local: self.local,
+            local,
             peer: name,
-            // Its name is ours: nobody else can know it, so the peer must not be listed as a visible node.
+            // It does not listen, so others that hear of it could not connect: it must not be listed as visible.
             flags: self.flags.without(Flags::PUBLISHED),
             creation,
         };

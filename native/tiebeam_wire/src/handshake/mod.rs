@@ -70,7 +70,8 @@ impl Session {
         Session {
             peer,
             peer_flags: peer_flags.expand(),
-            flags: local.flags.negotiate(peer_flags),
+            // NAME_ME is a matter of the handshake alone.
+            flags: local.flags.negotiate(peer_flags).without(Flags::NAME_ME),
             peer_creation,
         }
     }

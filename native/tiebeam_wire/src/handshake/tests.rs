@@ -166,12 +166,15 @@ fn a_peer_that_asks_for_a_name_gets_one_and_is_hidden() {
         status,
         hex("736e616d65643a001731325a4233414f515a41394344403132372e302e302e310fac9b34")
     );
-    let (state, _) = admitted.challenge(1);
+    let (state, challenge) = admitted.challenge(1);
+    let answered = u64::from_be_bytes(challenge[1..9].try_into().unwrap());
+    assert!(Flags::from_bits(answered).contains(Flags::NAME_ME));
     assert_eq!(state.peer(), &name("12ZB3AOQZA9CD@127.0.0.1"));
     let mut reply = vec![b'r', 0, 0, 0, 2];
     reply.extend_from_slice(&digest("ck", 1));
     let (session, _) = state.reply(&reply, "ck").unwrap().ack();
     assert!(!session.visible());
+    assert_eq!(session.flags, OTP_25.without(Flags::PUBLISHED));
     assert_eq!(session.peer_creation, 0x0fac_9b34);
 
     let introduced = receive_name(local("a@127.0.0.1", 4), &body).unwrap();
