@@ -39,6 +39,8 @@ pub enum EpmdMode {
     Client,
     /// Be the epmd of this host; fail if one runs.
     Serve,
+    /// Find peers through epmd, but do not register: for a node that only asks others, and that nobody looks for.
+    LookUpOnly,
     /// No epmd: peers have static addresses, or the port of this node.
     None,
 }

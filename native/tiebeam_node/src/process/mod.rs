@@ -209,11 +209,14 @@ impl ReplyTo {
     /// Replies with a term. Does not block.
     pub fn reply_term(self, reply: Term) -> Result<(), SendError> {
         let to = reply_destination(&self.tag, self.from);
-        self.node.router().send(
-            self.node.router().caller(),
-            to,
-            Term::tuple([self.tag, reply]),
-        )
+        self.node.send(to, Term::tuple([self.tag, reply]))
+    }
+
+    /// Replies with a term once the peer has room for it; see [`Process::send_paced`].
+    pub async fn reply_term_paced(self, reply: Term) -> Result<(), SendError> {
+        let to = reply_destination(&self.tag, self.from);
+        let message = Term::tuple([self.tag, reply]);
+        self.node.send_paced(to, message).await
     }
 }
 

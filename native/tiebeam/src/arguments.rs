@@ -1,0 +1,152 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tiebeam_node::{Cookie, EpmdMode};
+
+use crate::failure::Failure;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "tiebeam",
+    version,
+    about = "BEAM nodes and Rust nodes in one cluster.",
+    max_term_width = 100
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node until SIGINT or SIGTERM, then leave the cluster gracefully.
+    ///
+    /// Prints `ready N@H port=P pid=OS_PID` once the node accepts connections. Logs go to stderr; RUST_LOG chooses
+    /// what is logged (default: warn).
+    Node(NodeArguments),
+    /// Ask a node whether it answers, and how fast.
+    Ping(PingArguments),
+    /// Call a function of a node, on a BEAM or in Rust; terms are written in Erlang syntax.
+    Rpc(RpcArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArguments {
+    /// The node's full name; the host as other nodes know it.
+    #[arg(long, value_name = "NAME@HOST")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) cookie: CookieArguments,
+    /// The port to listen on; a free one if not given.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) port: u16,
+    /// Stay connected to this node, whenever it is there; may be given more than once.
+    #[arg(long, value_name = "NAME@HOST")]
+    pub(crate) join: Vec<String>,
+    /// Connect hidden: not in nodes(), not part of the mesh.
+    #[arg(long)]
+    pub(crate) hidden: bool,
+    /// The identity that all members of the cluster share.
+    #[arg(long, value_name = "ID", default_value = "default")]
+    pub(crate) cluster: String,
+    /// Be a node only: no membership.
+    #[arg(long, conflicts_with = "cluster")]
+    pub(crate) no_cluster: bool,
+    /// Host the services that conformance tests call.
+    #[arg(long)]
+    pub(crate) fixture: bool,
+    /// After how many seconds of silence a peer is taken for dead; the same on all nodes of a cluster.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) net_ticktime: u32,
+    /// How nodes find one another by name. The port of epmd is taken from ERL_EPMD_PORT (default: 4369).
+    #[arg(long, value_enum, default_value_t = Epmd::Auto)]
+    pub(crate) epmd: Epmd,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PingArguments {
+    /// The node to ask.
+    #[arg(value_name = "NAME@HOST")]
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) cookie: CookieArguments,
+    /// How many seconds to wait for the answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) timeout: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RpcArguments {
+    /// The node to ask.
+    #[arg(value_name = "NAME@HOST")]
+    pub(crate) node: String,
+    /// The module, as an Erlang atom without quotes: lists, Elixir.Enum.
+    pub(crate) module: String,
+    /// The function.
+    pub(crate) function: String,
+    /// The arguments: an Erlang list, such as '[1, {ok, <<"text">>}]'.
+    #[arg(default_value = "[]")]
+    pub(crate) args: String,
+    #[command(flatten)]
+    pub(crate) cookie: CookieArguments,
+    /// How many seconds to wait for the value.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) timeout: u32,
+}
+
+/// The cluster's secret.
+#[derive(Debug, Args)]
+pub(crate) struct CookieArguments {
+    /// The cookie itself; other users of this host can see it in the list of processes.
+    #[arg(long, conflicts_with = "cookie_file")]
+    cookie: Option<String>,
+    /// A file that holds the cookie; ~/.erlang.cookie if neither is given.
+    #[arg(long, value_name = "FILE")]
+    cookie_file: Option<PathBuf>,
+}
+
+impl CookieArguments {
+    pub(crate) fn read(&self) -> Result<Cookie, Failure> {
+        match (&self.cookie, &self.cookie_file) {
+            (Some(text), _) if text.is_empty() => Err(Failure::new(
+                "the cookie is empty: give one of at least one character",
+            )),
+            (Some(text), _) => Ok(Cookie::new(text)),
+            (None, Some(path)) => Ok(Cookie::from_file(path)?),
+            (None, None) => Cookie::from_home()
+                .map_err(|error| Failure::new(format!("{error} (or use --cookie, --cookie-file)"))),
+        }
+    }
+}
+
+/// See [`EpmdMode`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Epmd {
+    /// Use the epmd of this host; if none runs, be it.
+    Auto,
+    /// Use the epmd of this host; fail if none runs.
+    Client,
+    /// Be the epmd of this host; fail if one runs.
+    Serve,
+    /// No epmd: all nodes listen on the port given with --port.
+    None,
+}
+
+impl From<Epmd> for EpmdMode {
+    fn from(epmd: Epmd) -> Self {
+        match epmd {
+            Epmd::Auto => Self::Auto,
+            Epmd::Client => Self::Client,
+            Epmd::Serve => Self::Serve,
+            Epmd::None => Self::None,
+        }
+    }
+}
+
+/// A number of seconds from the command line.
+pub(crate) fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(u64::from(seconds))
+}

@@ -1,0 +1,5 @@
+//! What the program can be told to do, a file per command.
+
+pub(crate) mod node;
+pub(crate) mod ping;
+pub(crate) mod rpc;

@@ -1,0 +1,535 @@
+//! The services that conformance tests call, the same as those of the Erlang module `fixture` on a BEAM node.
+//!
+//! Each function here says the same as the one of its name in that module, so that a test cannot tell the two nodes
+//! apart. All of it goes through the public interface of `tiebeam_node`.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use num_bigint::BigInt;
+use tiebeam_node::{
+    Args, Atom, CallError, Destination, Exception, Node, Pid, Process, RpcError, SendError, Signal,
+    SpawnError, SpawnOptions, Target, Term,
+};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+/// How long a process waits for something that should not come.
+const QUIET_TIME: Duration = Duration::from_millis(300);
+
+/// How long `fixture:rpc/4` waits.
+const RPC_TIME: Duration = Duration::from_secs(5);
+
+/// What `infinity` is as a time limit: a year, well inside the range of timers.
+const INFINITY: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What an exported function gives.
+type Outcome = Result<Term, Exception>;
+
+/// Hosts the services on a node. Notified when a node calls `fixture:stop()`.
+pub(crate) fn host(node: &Node) -> Result<Arc<Notify>, SpawnError> {
+    let echo = node.spawn("echo")?;
+    node.run(echo, echo_loop);
+    let sink = node.spawn("sink")?;
+    node.run(sink, sink_loop);
+
+    export(node, "add", add);
+    export(node, "raise", raise);
+    export(node, "throw", throw);
+    export(node, "exit", exit);
+    export(node, "sleep", sleep_for);
+    export(node, "spawn_echo", spawn_echo);
+    export(node, "echo_loop", echo_as_function);
+    export(node, "spawn_linked", spawn_linked);
+    export(node, "watch", watch);
+    export(node, "watch_name", watch);
+    export(node, "monitor_then_demonitor", monitor_then_demonitor);
+    export(node, "linker", linker);
+    export(node, "link_then_unlink", link_then_unlink);
+    export(node, "exit_signal", exit_signal);
+    export(node, "remote_spawn", remote_spawn);
+    export(node, "call", call);
+    export(node, "cast", cast);
+    export(node, "send", send);
+    export(node, "flood", flood);
+    export(node, "rpc", rpc);
+
+    let stop = Arc::new(Notify::new());
+    let notify = Arc::clone(&stop);
+    export(node, "stop", move |process, []| {
+        let stop = Arc::clone(&notify);
+        stop_after(process, stop)
+    });
+    Ok(stop)
+}
+
+/// Exports a function of the module `fixture` with `N` arguments.
+fn export<const N: usize, F, Fut>(node: &Node, name: &str, body: F)
+where
+    F: Fn(Process, [Term; N]) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Outcome> + Send + 'static,
+{
+    node.export_process("fixture", name, N, move |process, Args(args)| {
+        let args = <[Term; N]>::try_from(args).expect("a function is found by its arity");
+        body(process, args)
+    });
+}
+
+// ---- registered services
+
+async fn echo_loop(mut process: Process) -> Result<(), Term> {
+    while let Some(signal) = process.recv().await {
+        match signal {
+            Signal::Call(call) => {
+                let (request, from) = call.into_parts();
+                // A caller that is gone wants no reply.
+                let _ = from.reply_term_paced(request).await;
+            }
+            Signal::Cast(Term::Tuple(cast)) => {
+                if let [Term::Atom(send), to, message] = cast.as_slice()
+                    && *send == "send"
+                {
+                    bang(&process, to, message.clone())
+                        .await
+                        .map_err(Exception::exit_reason)?;
+                }
+            }
+            Signal::Message(Term::Tuple(message)) => match message.as_slice() {
+                [Term::Atom(stop), reason] if *stop == "stop" => return Err(reason.clone()),
+                [Term::Pid(from), term] => {
+                    let answer = Term::tuple([Term::from(process.pid()), term.clone()]);
+                    tell(&process, from, answer).await;
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn sink_loop(mut process: Process) -> Result<(), Term> {
+    let mut count: u64 = 0;
+    while let Some(signal) = process.recv().await {
+        match signal {
+            Signal::Call(call) if call.request().is_atom("count") => {
+                let _ = call.reply_term(Term::from(count));
+            }
+            Signal::Call(call) if call.request().is_atom("reset") => {
+                count = 0;
+                let _ = call.reply_term(Term::atom("ok"));
+            }
+            _ => count += 1,
+        }
+    }
+    Ok(())
+}
+
+// ---- arithmetic and exceptions
+
+async fn add(_process: Process, [a, b]: [Term; 2]) -> Outcome {
+    sum(&a, &b).ok_or_else(|| {
+        let plus = frame("erlang", "+", Term::list([a.clone(), b.clone()]));
+        Exception::Error {
+            reason: Term::atom("badarith"),
+            stack: vec![plus, frame("fixture", "add", Term::from(2))],
+        }
+    })
+}
+
+/// `None` where the BEAM has no sum: for what is no number, and for floats that are too large.
+fn sum(a: &Term, b: &Term) -> Option<Term> {
+    fn big(term: &Term) -> Option<BigInt> {
+        match term {
+            Term::Integer(integer) => Some(BigInt::from(*integer)),
+            Term::Big(big) => Some(BigInt::clone(big)),
+            _ => None,
+        }
+    }
+    fn float(term: &Term) -> Option<f64> {
+        let float = match term {
+            Term::Float(float) => *float,
+            Term::Integer(integer) => *integer as f64,
+            // The nearest float, as the BEAM takes it; infinite if there is none.
+            Term::Big(big) => big.to_string().parse().ok()?,
+            _ => return None,
+        };
+        float.is_finite().then_some(float)
+    }
+    if let (Some(a), Some(b)) = (big(a), big(b)) {
+        return Some(Term::from(a + b));
+    }
+    let sum = float(a)? + float(b)?;
+    sum.is_finite().then_some(Term::Float(sum))
+}
+
+async fn raise(_process: Process, [reason]: [Term; 1]) -> Outcome {
+    Err(Exception::Error {
+        reason,
+        stack: vec![frame("fixture", "raise", Term::from(1))],
+    })
+}
+
+async fn throw(_process: Process, [value]: [Term; 1]) -> Outcome {
+    Err(Exception::Throw(value))
+}
+
+async fn exit(_process: Process, [reason]: [Term; 1]) -> Outcome {
+    Err(Exception::Exit(reason))
+}
+
+async fn sleep_for(_process: Process, [time]: [Term; 1]) -> Outcome {
+    sleep(time_limit(&time).ok_or_else(|| error("timeout_value"))?).await;
+    Ok(ok())
+}
+
+// ---- processes
+
+async fn spawn_echo(process: Process, []: [Term; 0]) -> Outcome {
+    spawn(&process, echo_loop)
+}
+
+async fn echo_as_function(process: Process, []: [Term; 0]) -> Outcome {
+    echo_loop(process)
+        .await
+        .map(|()| ok())
+        .map_err(Exception::Exit)
+}
+
+/// A process linked to Pid; `{stop, Reason}` makes it exit with Reason.
+async fn spawn_linked(process: Process, [to]: [Term; 1]) -> Outcome {
+    spawn(&process, move |process| async move {
+        process.link(pid(&to)?);
+        echo_loop(process).await
+    })
+}
+
+/// Monitors a pid or a `{Name, Node}` and sends `{down, Target, Reason}` to the process that wants the report.
+async fn watch(process: Process, [target, report_to]: [Term; 2]) -> Outcome {
+    spawn(&process, move |mut process| async move {
+        let watched = destination(&target).ok_or_else(badarg)?;
+        let monitor = process.monitor(watched);
+        let watching = Term::tuple([Term::atom("watching"), Term::from(process.pid())]);
+        report(&process, &report_to, watching).await?;
+        while let Some(signal) = process.recv().await {
+            match signal {
+                Signal::Down {
+                    reference, reason, ..
+                } if reference == monitor => {
+                    let down = Term::tuple([Term::atom("down"), target, reason]);
+                    return report(&process, &report_to, down).await;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Monitors Pid, demonitors at once, then reports whatever arrives within 300 ms.
+async fn monitor_then_demonitor(process: Process, [target, report_to]: [Term; 2]) -> Outcome {
+    spawn(&process, move |process| async move {
+        let monitor = process.monitor(pid(&target)?);
+        process.demonitor(&monitor);
+        let demonitored = Term::tuple([Term::atom("demonitored"), Term::from(process.pid())]);
+        report(&process, &report_to, demonitored).await?;
+        report_quiet(process, &report_to).await
+    })
+}
+
+/// Links to Pid with exits trapped and sends `{exit_seen, Pid, Reason}` to the process that wants the report.
+async fn linker(process: Process, [target, report_to]: [Term; 2]) -> Outcome {
+    spawn(&process, move |mut process| async move {
+        process.trap_exit(true);
+        process.link(pid(&target)?);
+        let linked = Term::tuple([Term::atom("linked"), Term::from(process.pid())]);
+        report(&process, &report_to, linked).await?;
+        while let Some(signal) = process.recv().await {
+            match signal {
+                Signal::Exit { from, reason } if from == *pid(&target)? => {
+                    let seen = Term::tuple([Term::atom("exit_seen"), target, reason]);
+                    return report(&process, &report_to, seen).await;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Links to Pid, unlinks, then reports whatever arrives within 300 ms.
+async fn link_then_unlink(process: Process, [target, report_to]: [Term; 2]) -> Outcome {
+    spawn(&process, move |process| async move {
+        process.trap_exit(true);
+        process.link(pid(&target)?);
+        process.unlink(pid(&target)?);
+        let unlinked = Term::tuple([Term::atom("unlinked"), Term::from(process.pid())]);
+        report(&process, &report_to, unlinked).await?;
+        report_quiet(process, &report_to).await
+    })
+}
+
+/// Reports what arrives within 300 ms, or that nothing did.
+async fn report_quiet(mut process: Process, report_to: &Term) -> Result<(), Term> {
+    let message = match timeout(QUIET_TIME, process.recv()).await {
+        Err(_) => Term::atom("quiet"),
+        Ok(Some(signal)) => Term::tuple([Term::atom("unexpected"), as_message(signal)]),
+        Ok(None) => return Ok(()),
+    };
+    report(&process, report_to, message).await
+}
+
+async fn exit_signal(process: Process, [to, reason]: [Term; 2]) -> Outcome {
+    let to = to.as_pid().ok_or_else(|| error("badarg"))?;
+    process.send_exit(to, reason);
+    Ok(Term::from(true))
+}
+
+async fn remote_spawn(process: Process, [node, module, function, args]: [Term; 4]) -> Outcome {
+    let (Term::Atom(node), Term::Atom(module), Term::Atom(function), Term::List(args)) =
+        (node, module, function, args)
+    else {
+        return Err(error("badarg"));
+    };
+    let function = (module.as_str(), function.as_str());
+    match process
+        .spawn_on(node.as_str(), function, args, SpawnOptions::default())
+        .await
+    {
+        Ok((pid, _)) => Ok(Term::from(pid)),
+        // As erlang:spawn/4: the pid of a process that ends at once.
+        Err(_) => spawn(&process, |_| async { Err(Term::atom("noconnection")) }),
+    }
+}
+
+// ---- messages and calls
+
+async fn call(process: Process, [to, request, limit]: [Term; 3]) -> Outcome {
+    let time = time_limit(&limit).ok_or_else(|| error("badarg"))?;
+    let reason = match server(&to) {
+        None => Term::atom("noproc"),
+        Some(server) => {
+            let node = node_of(&server, process.node());
+            let reply = process.node().call_term(server, request.clone(), time);
+            match reply.await {
+                Ok(reply) => return Ok(reply),
+                Err(CallError::NoProcess) => Term::atom("noproc"),
+                Err(CallError::Exit(reason)) => reason,
+                Err(CallError::Timeout(_)) => Term::atom("timeout"),
+                // No connection, or it was lost.
+                Err(_) => Term::tuple([Term::atom("nodedown"), Term::from(node)]),
+            }
+        }
+    };
+    let function = Term::tuple([
+        Term::atom("gen_server"),
+        Term::atom("call"),
+        Term::list([to, request, limit]),
+    ]);
+    Err(Exception::Exit(Term::tuple([reason, function])))
+}
+
+async fn cast(process: Process, [to, request]: [Term; 2]) -> Outcome {
+    if let Some(server) = server(&to) {
+        let message = Term::tuple([Term::atom("$gen_cast"), request]);
+        // A cast says ok, whoever gets it.
+        let _ = process.send_paced(server, message).await;
+    }
+    Ok(ok())
+}
+
+async fn send(process: Process, [to, message]: [Term; 2]) -> Outcome {
+    bang(&process, &to, message).await?;
+    Ok(ok())
+}
+
+async fn flood(process: Process, [to, message, count]: [Term; 3]) -> Outcome {
+    let count = count.as_integer().filter(|count| *count >= 0);
+    for _ in 0..count.ok_or_else(|| error("function_clause"))? {
+        bang(&process, &to, message.clone()).await?;
+    }
+    Ok(ok())
+}
+
+async fn rpc(process: Process, [node, module, function, args]: [Term; 4]) -> Outcome {
+    let (Term::Atom(node), Term::Atom(module), Term::Atom(function), Term::List(args)) =
+        (node, module, function, args)
+    else {
+        return Err(error("badarg"));
+    };
+    let (node, module, function) = (node.as_str(), module.as_str(), function.as_str());
+    let value = process.node().rpc(node, module, function, args, RPC_TIME);
+    let reason = match value.await {
+        Ok(value) | Err(RpcError::Throw(value)) => return Ok(value),
+        Err(RpcError::Exit(reason) | RpcError::Call(CallError::Exit(reason))) => exited(reason),
+        Err(RpcError::Error { reason, stack }) => exited(Term::tuple([reason, stack])),
+        Err(RpcError::Refused(reason)) => reason,
+        Err(RpcError::Call(CallError::Timeout(_))) => Term::atom("timeout"),
+        Err(_) => Term::atom("nodedown"),
+    };
+    Ok(Term::tuple([Term::atom("badrpc"), reason]))
+}
+
+fn exited(reason: Term) -> Term {
+    Term::tuple([Term::atom("EXIT"), reason])
+}
+
+/// Lets the program stop once this call is answered.
+async fn stop_after(process: Process, stop: Arc<Notify>) -> Outcome {
+    let caller = process.pid().clone();
+    spawn(&process, move |mut process| async move {
+        let monitor = process.monitor(caller);
+        while let Some(signal) = process.recv().await {
+            if matches!(signal, Signal::Down { reference, .. } if reference == monitor) {
+                stop.notify_one();
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(ok())
+}
+
+// ---- terms
+
+fn ok() -> Term {
+    Term::atom("ok")
+}
+
+fn error(reason: &'static str) -> Exception {
+    Exception::error(Term::atom(reason))
+}
+
+/// The exit reason of a process that was given a wrong argument.
+fn badarg() -> Term {
+    error("badarg").exit_reason()
+}
+
+/// An entry of a stack.
+fn frame(module: &'static str, function: &'static str, arity_or_args: Term) -> Term {
+    Term::tuple([
+        Term::atom(module),
+        Term::atom(function),
+        arity_or_args,
+        Term::list([]),
+    ])
+}
+
+fn pid(term: &Term) -> Result<&Pid, Term> {
+    term.as_pid().ok_or_else(badarg)
+}
+
+/// What may stand before `!`, and what may be monitored.
+fn destination(term: &Term) -> Option<Destination> {
+    match term {
+        Term::Pid(pid) => Some(pid.into()),
+        Term::Atom(name) => Some(name.clone().into()),
+        Term::Reference(alias) => Some(alias.clone().into()),
+        Term::Tuple(pair) => match pair.as_slice() {
+            [Term::Atom(name), Term::Atom(node)] => Some((name.clone(), node.clone()).into()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What `gen_server:call` takes. A name of `global` or of another registry is nobody's here.
+fn server(term: &Term) -> Option<Destination> {
+    match term.as_tuple() {
+        Some([Term::Atom(registry), _]) if *registry == "global" => None,
+        _ => destination(term),
+    }
+}
+
+fn node_of(destination: &Destination, here: &Node) -> Atom {
+    match destination {
+        Destination::Pid(pid) => pid.node.clone(),
+        Destination::Name { node, .. } => node.clone(),
+        Destination::Alias(alias) => alias.node().clone(),
+        Destination::Local(_) => here.name().clone(),
+    }
+}
+
+/// Milliseconds or `infinity`.
+fn time_limit(term: &Term) -> Option<Duration> {
+    match term {
+        Term::Integer(milliseconds) => {
+            Some(Duration::from_millis(u64::try_from(*milliseconds).ok()?).min(INFINITY))
+        }
+        Term::Atom(atom) if *atom == "infinity" => Some(INFINITY),
+        _ => None,
+    }
+}
+
+/// A signal as a process on a BEAM finds it in its mailbox.
+fn as_message(signal: Signal) -> Term {
+    match signal {
+        Signal::Message(message) => message,
+        Signal::Call(call) => {
+            let (request, from) = call.into_parts();
+            Term::tuple([Term::atom("$gen_call"), from.to_term(), request])
+        }
+        Signal::Cast(message) => Term::tuple([Term::atom("$gen_cast"), message]),
+        Signal::Exit { from, reason } => {
+            Term::tuple([Term::atom("EXIT"), Term::from(from), reason])
+        }
+        Signal::Down {
+            reference,
+            target,
+            reason,
+        } => {
+            let target = match target {
+                Target::Pid(pid) => Term::from(pid),
+                Target::Name(name) => Term::from(name),
+            };
+            Term::tuple([
+                Term::atom("DOWN"),
+                Term::from(reference),
+                Term::atom("process"),
+                target,
+                reason,
+            ])
+        }
+        other => Term::from(format!("{other:?}")),
+    }
+}
+
+// ---- what Erlang writes in one word
+
+/// `spawn`: its pid.
+fn spawn<F>(parent: &Process, body: impl FnOnce(Process) -> F) -> Outcome
+where
+    F: Future<Output = Result<(), Term>> + Send + 'static,
+{
+    let process = parent.node().spawn_anonymous();
+    let process = process.map_err(|_| error("system_limit"))?;
+    Ok(Term::from(parent.node().run(process, body)))
+}
+
+/// `To ! Message`: fails only if a local name is nobody's.
+async fn bang(process: &Process, to: &Term, message: Term) -> Result<(), Exception> {
+    let badarg = || Exception::Error {
+        reason: Term::atom("badarg"),
+        stack: vec![frame("erlang", "send", Term::from(2))],
+    };
+    let to = destination(to).ok_or_else(badarg)?;
+    match process.send_paced(to, message).await {
+        Err(SendError::NotRegistered(_)) => Err(badarg()),
+        // Otherwise whether a message arrives is not the sender's business.
+        _ => Ok(()),
+    }
+}
+
+/// A message to a pid.
+async fn tell(process: &Process, to: &Pid, message: Term) {
+    // Nobody learns on a BEAM either that a message was lost.
+    let _ = process.send_paced(to, message).await;
+}
+
+/// `ReportTo ! Message`, in a process of its own.
+async fn report(process: &Process, to: &Term, message: Term) -> Result<(), Term> {
+    bang(process, to, message)
+        .await
+        .map_err(Exception::exit_reason)
+}
