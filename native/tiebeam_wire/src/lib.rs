@@ -19,6 +19,8 @@ pub mod control;
 pub mod decode;
 pub mod encode;
 pub mod epmd;
+#[cfg(feature = "erlang-term")]
+pub mod erlang_term;
 pub mod error;
 pub mod flags;
 mod fragment;
