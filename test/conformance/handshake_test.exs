@@ -409,6 +409,26 @@ for kind <- Support.Target.kinds() do
       end
     end
 
+    describe "long and short names (#{kind})" do
+      test "check 14: nodes with short names connect, in both directions" do
+        u = Target.start(@kind, node: Net.name("u", "localhost"))
+        p = Beam.start_peer(Net.name("p", "localhost"))
+        assert Beam.on(p, :net_adm, :ping, [u.node]) == :pong
+        assert Beam.on(p, :erlang, :nodes, []) == [u.node]
+        q = Beam.start_peer(Net.name("q", "localhost"))
+        call = [u.node, :fixture, :rpc, [q.node, :erlang, :node, []]]
+        assert Beam.on(p, :rpc, :call, call) == q.node
+      end
+
+      # OTP decides on the side that dials: it refuses a host without a dot when its own has one, and the other way round.
+      test "check 14: a node with a long name and one with a short name stay apart", %{u: u} do
+        p = Beam.start_peer(Net.name("p", "localhost"))
+        assert Beam.on(p, :net_adm, :ping, [u.node]) == :pang
+        assert Target.try_on(u, :rpc, [p.node, :erlang, :node, []]) == {:badrpc, :nodedown}
+        assert Beam.on(p, :erlang, :nodes, []) == []
+      end
+    end
+
     describe "hidden peers (#{kind})" do
       test "check 16: a hidden BEAM connects, and neither lists the other as visible", %{u: u} do
         p = Beam.start_peer(Net.name("p"), hidden: true)

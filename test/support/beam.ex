@@ -20,12 +20,26 @@ defmodule Support.Beam do
   """
   def start_fixture(node, opts) do
     args =
-      ["-noinput", "-name", to_string(node), "-setcookie", opts[:cookie] || Net.cookie(), "-pa", ebin()] ++
+      [
+        "-noinput",
+        name_option(node),
+        to_string(node),
+        "-setcookie",
+        opts[:cookie] || Net.cookie(),
+        "-pa",
+        ebin()
+      ] ++
         ["-kernel", "net_ticktime", "#{opts[:net_ticktime] || 60}"] ++
         if(opts[:hidden], do: ["-hidden"], else: []) ++
         (opts[:args] || []) ++ ["-s", "fixture", "main"]
 
     ExUnit.Callbacks.start_supervised!({OsProcess, {"erl", args, label: "erl #{node}", env: opts[:env]}})
+  end
+
+  # A host with a dot in it is a long name.
+  defp name_option(node) do
+    [_, host] = node |> Atom.to_string() |> String.split("@")
+    if String.contains?(host, "."), do: "-name", else: "-sname"
   end
 
   def ready_line, do: ~r/^ready (\S+)$/
@@ -47,7 +61,7 @@ defmodule Support.Beam do
     options = %{
       name: to_charlist(alive),
       host: to_charlist(host),
-      longnames: true,
+      longnames: name_option(node) == "-name",
       connection: :standard_io,
       wait_boot: 60_000,
       args: Enum.map(args, &to_charlist/1)

@@ -17,7 +17,9 @@ defmodule Support.Net do
   @doc """
   A node name of this run: `prefix` decides how it compares with others. The tests' own node begins with `m`.
   """
-  def name(prefix), do: :"#{prefix}#{System.unique_integer([:positive])}x#{System.pid()}@127.0.0.1"
+  def name(prefix, host \\ "127.0.0.1") do
+    :"#{prefix}#{System.unique_integer([:positive])}x#{System.pid()}@#{host}"
+  end
 
   @doc "The epmd port of this run."
   def epmd_port do
