@@ -320,7 +320,7 @@ async fn both_sides_get_the_same_connection_and_the_bytes_behind_the_handshake()
     assert!(at_a.dialled && !at_b.dialled && at_a.visible && at_b.visible);
     assert_eq!(
         (at_a.peer_creation, at_b.peer_creation),
-        (b.creation(), a.creation())
+        (b.inner.local.creation, a.inner.local.creation)
     );
     assert_eq!(at_a.flags, Flags::OFFERED);
     assert!(at_a.stream.nodelay().unwrap() && at_b.stream.nodelay().unwrap());

@@ -219,7 +219,7 @@ async fn a_restarted_node_replaces_its_old_connection_at_an_erl_node() {
     let old_socket = hub_1.take(id);
     first.shutdown().await;
     let (second, _) = node(with_epmd(own, port)).await;
-    assert_ne!(first.creation(), second.creation());
+    assert_ne!(first.inner.local.creation, second.inner.local.creation);
     second.connect("m@127.0.0.1").await.unwrap();
     assert_eq!(erl.next_event(own), "nodedown");
     assert_eq!(erl.next_event(own), "nodeup");
@@ -327,7 +327,7 @@ async fn the_epmd_of_otp_may_die() {
     let mut config = with_epmd("a@127.0.0.1", port);
     config.epmd = EpmdMode::Client;
     let (transport, _) = node(config).await;
-    let creation = transport.creation();
+    let creation = transport.inner.local.creation;
     assert!(registered().await);
     daemon.kill().unwrap();
     daemon.wait().unwrap();
@@ -336,5 +336,5 @@ async fn the_epmd_of_otp_may_die() {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     assert!(back, "registered again");
-    assert_eq!(transport.creation(), creation);
+    assert_eq!(transport.inner.local.creation, creation);
 }
