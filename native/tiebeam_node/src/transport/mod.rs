@@ -22,6 +22,7 @@ pub(crate) mod socket;
 mod tests;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::pin::Pin;
@@ -58,8 +59,8 @@ pub(crate) const MAX_UNAUTHENTICATED: usize = 256;
 /// Most such sockets from one address: a few hosts of many nodes each may dial at once, one host cannot take all.
 pub(crate) const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 128;
 
-/// What a node needs to meet others.
-#[derive(Debug, Clone)]
+/// What a node needs to meet others. Not `Debug`: it holds cookies.
+#[derive(Clone)]
 pub(crate) struct TransportConfig {
     pub(crate) name: NodeName,
     /// The cookie for peers that have none of their own below.
@@ -135,7 +136,6 @@ impl<H: Hub> DynHub for H {
 }
 
 /// A node that listens and is registered, but does not accept yet: peers that dial are held by the system.
-#[derive(Debug)]
 pub(crate) struct Listening {
     config: TransportConfig,
     listener: TcpListener,
@@ -271,6 +271,16 @@ impl Listening {
         });
         inner.spawn(listen::run(Arc::clone(&inner), self.listener));
         Transport { inner }
+    }
+}
+
+impl fmt::Debug for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listening")
+            .field("name", &self.config.name)
+            .field("port", &self.port)
+            .field("creation", &self.creation)
+            .finish_non_exhaustive()
     }
 }
 

@@ -29,6 +29,7 @@ struct State {
     last_id: u64,
     /// Attempts that are under way, to tell one that it is not wanted any more.
     attempts: HashMap<ConnectionId, Arc<Notify>>,
+    /// Callers on this node that wait for a slot, each until its attempt ends; strangers cannot add to them.
     waiters: HashMap<String, Vec<oneshot::Sender<Outcome>>>,
     /// Connections that are up, but whose nodeup is not done.
     opening: HashSet<ConnectionId>,
