@@ -173,9 +173,7 @@ impl Transport {
         };
         let port = listener.local_addr().map_err(address)?.port();
         let (registration, creation) = match config.epmd {
-            EpmdMode::None | EpmdMode::LookUpOnly => {
-                (None, slots::first_creation(rand::random()))
-            }
+            EpmdMode::None | EpmdMode::LookUpOnly => (None, slots::first_creation(rand::random())),
             mode => {
                 let settings = Settings {
                     mode,
