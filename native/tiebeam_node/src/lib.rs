@@ -23,6 +23,7 @@
 //! functions callable by `:rpc` and `:erpc`.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod config;
 mod connection;
 pub mod epmd;
@@ -37,6 +38,7 @@ mod transport;
 mod typed;
 mod waiting_room;
 
+pub use cluster::{ClusterConfig, ClusterError, ClusterEvent, ClusterEvents, ClusterHandle};
 pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
 pub use epmd::EpmdMode;
 pub use error::{CallError, RpcError, SendError, SpawnError};
@@ -45,6 +47,7 @@ pub use gen_server::{Answer, Flow, GenServer};
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
 pub use process::{Call, Destination, Process, ReplyTo, Signal, Target, ThreadProcess, TimedOut};
 pub use router::SpawnOptions;
+pub use tiebeam_core::{Kind, Member, NodeName, Status, Timing};
 pub use tiebeam_wire::{self as wire, Atom, Binary, Map, Pid, Reference, Term};
 pub use transport::{ConnectError, HandshakeFailure, StartError};
 pub use typed::{Error as TypeError, from_term, to_term};

@@ -37,7 +37,7 @@ const LEAVE: u8 = 4;
 /// The most names in one hello: a large cluster is learnt over several, and no message keeps a connection busy for long.
 pub(crate) const MAX_LISTED: usize = 64;
 
-/// The most bytes in a message. The largest hello has [`MAX_LISTED`] names of the greatest length, 33 KB.
+/// The most bytes in a message. The largest hello has 64 names of the greatest length, 33 KB.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 pub(crate) fn encode(message: &Message) -> Vec<u8> {
