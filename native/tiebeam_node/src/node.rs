@@ -835,10 +835,13 @@ fn rpc_result(reason: Term, result: &Reference, node: Atom) -> Result<Term, RpcE
 async fn keep_connected(node: Node, peer: String) {
     let mut events = node.monitor_nodes();
     let mut pause = RECONNECT_FIRST;
+    // Why it is not connected, as the log says already.
+    let mut told = None;
     loop {
         match node.connect(&peer).await {
             Ok(()) => {
                 pause = RECONNECT_FIRST;
+                told = None;
                 loop {
                     match events.recv().await {
                         Some(NodeEvent::Down { node: down, .. }) if down == peer.as_str() => break,
@@ -847,7 +850,13 @@ async fn keep_connected(node: Node, peer: String) {
                     }
                 }
             }
-            Err(error) => debug!(peer, "cannot connect, trying again: {error}"),
+            Err(error) => {
+                let reason = error.to_string();
+                if told.as_ref() != Some(&reason) {
+                    warn!(peer, "cannot connect, trying again: {reason}");
+                    told = Some(reason);
+                }
+            }
         }
         // Between half the pause and all of it, so that nodes that lost one another do not dial in step.
         let jitter = rand::random_range(0.5..=1.0);

@@ -1,0 +1,512 @@
+//! The program as a user sees it: what it prints, where, and with which exit code.
+//!
+//! Every test has an epmd port of its own, where its first node serves epmd. Tests that need Erlang say so and do
+//! nothing where there is none.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that happens at once on an idle machine.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Nodes that find one another.
+struct Host {
+    epmd: u16,
+}
+
+impl Host {
+    fn new() -> Self {
+        Self { epmd: free_port() }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("ERL_EPMD_PORT", self.epmd.to_string())
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs the program to its end.
+    fn tiebeam(&self, args: &[&str]) -> Output {
+        self.command(env!("CARGO_BIN_EXE_tiebeam"))
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    /// Starts a node and waits until it is ready.
+    fn node(&self, name: &str, args: &[&str]) -> Running {
+        let mut command = self.command(env!("CARGO_BIN_EXE_tiebeam"));
+        command
+            .args(["node", "--name", name, "--cookie", "secret"])
+            .args(args);
+        Running::start(command)
+    }
+
+    /// Starts a BEAM node and waits until it is ready. `None` where Erlang is not installed.
+    fn beam(&self, name: &str) -> Option<Running> {
+        let mut command = self.command("erl");
+        let ready = "io:format(\"ready ~s~n\", [node()])";
+        command
+            .args(["-noinput", "-start_epmd", "false", "-name", name])
+            .args(["-setcookie", "secret", "-eval", ready]);
+        if Command::new("erl")
+            .arg("-version")
+            .stderr(Stdio::null())
+            .status()
+            .is_err()
+        {
+            eprintln!("skipped: erl is not installed");
+            return None;
+        }
+        Some(Running::start(command))
+    }
+
+    /// Runs the program until it prints this, or for too long.
+    fn until(&self, args: &[&str], wanted: &str) {
+        let start = Instant::now();
+        loop {
+            let output = self.tiebeam(args);
+            if stdout(&output).trim_end() == wanted {
+                return;
+            }
+            assert!(
+                start.elapsed() < SOON,
+                "{args:?} prints {output:?}, not {wanted}"
+            );
+        }
+    }
+}
+
+/// A program that runs until the test ends.
+struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    /// Its first line.
+    ready: String,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = stdout.read_line(&mut line);
+            sender.send(read.map(|_| (line, stdout)))
+        });
+        let read = receiver.recv_timeout(SOON);
+        let Ok(Ok((ready, stdout))) = read else {
+            let _ = child.kill();
+            panic!("{command:?} is not ready: {read:?}");
+        };
+        let mut running = Self {
+            child,
+            stdout,
+            ready,
+        };
+        if !running.ready.starts_with("ready ") {
+            let stderr = running.stderr();
+            panic!("{command:?} prints {:?} and {stderr}", running.ready);
+        }
+        running
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// The exit code, once the program has ended.
+    fn wait(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(start.elapsed() < SOON, "the program does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it wrote to stderr, after it is ended here if it has not by itself.
+    fn stderr(&mut self) -> String {
+        let _ = self.child.kill();
+        let mut text = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// The next line of its stderr.
+    fn stderr_line(&mut self) -> String {
+        let mut line = String::new();
+        let mut stderr = BufReader::new(self.child.stderr.take().unwrap());
+        stderr.read_line(&mut line).unwrap();
+        line
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+/// One line on stderr, the exit code 1, nothing on stdout, no panic.
+#[track_caller]
+fn assert_fails(output: &Output, parts: &[&str]) {
+    let stderr = std::str::from_utf8(&output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stdout(output), "");
+    assert!(stderr.starts_with("tiebeam: "), "{stderr}");
+    assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "no {part:?} in {stderr}");
+    }
+}
+
+#[track_caller]
+fn assert_prints(output: &Output, line: &str) {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(stdout(output), format!("{line}\n"));
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+// ---- node
+
+#[test]
+fn a_node_says_where_it_listens_and_leaves_when_it_is_told_to() {
+    for signal in ["-TERM", "-INT"] {
+        let host = Host::new();
+        let mut node = host.node("a@127.0.0.1", &[]);
+        let words: Vec<&str> = node.ready.trim_end().split(' ').collect();
+        let ["ready", "a@127.0.0.1", port, pid] = words[..] else {
+            panic!("{:?}", node.ready);
+        };
+        let port: u16 = port.strip_prefix("port=").unwrap().parse().unwrap();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        assert_eq!(pid, format!("pid={}", node.child.id()));
+        node.signal(signal);
+        assert_eq!(node.wait(), Some(0));
+        let mut rest = String::new();
+        node.stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "");
+        assert_eq!(node.stderr(), "");
+    }
+}
+
+#[test]
+fn a_node_listens_where_it_is_told_to() {
+    let host = Host::new();
+    let port = free_port();
+    let node = host.node("a@127.0.0.1", &["--port", &port.to_string()]);
+    assert!(
+        node.ready.contains(&format!("port={port} ")),
+        "{}",
+        node.ready
+    );
+}
+
+#[test]
+fn a_node_joins_others_also_those_that_start_later() {
+    let host = Host::new();
+    let _first = host.node("a@127.0.0.1", &["--join", "b@127.0.0.1"]);
+    let _second = host.node("b@127.0.0.1", &[]);
+    host.until(
+        &[
+            "rpc",
+            "b@127.0.0.1",
+            "erlang",
+            "nodes",
+            "--cookie",
+            "secret",
+        ],
+        "['a@127.0.0.1']",
+    );
+}
+
+#[test]
+fn a_hidden_node_is_not_among_the_nodes() {
+    let host = Host::new();
+    let _first = host.node("a@127.0.0.1", &[]);
+    let _second = host.node("b@127.0.0.1", &["--hidden", "--join", "a@127.0.0.1"]);
+    let nodes = ["rpc", "a@127.0.0.1", "erlang", "nodes", "[hidden]"];
+    // The node that asks is hidden, too.
+    let start = Instant::now();
+    loop {
+        let output = host.tiebeam(&[&nodes[..], &["--cookie", "secret"]].concat());
+        if stdout(&output).contains("'b@127.0.0.1'") {
+            break;
+        }
+        assert!(start.elapsed() < SOON, "{output:?}");
+    }
+    let output = host.tiebeam(&[&nodes[..4], &["--cookie", "secret"]].concat());
+    assert_prints(&output, "[]");
+}
+
+#[test]
+fn a_node_runs_without_epmd() {
+    let host = Host::new();
+    let port = free_port().to_string();
+    let _node = host.node("a@127.0.0.1", &["--epmd", "none", "--port", &port]);
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, host.epmd)).is_err());
+}
+
+#[test]
+fn a_node_that_refuses_the_cookie_is_named_in_the_log() {
+    let host = Host::new();
+    let _first = host.node("a@127.0.0.1", &[]);
+    let mut command = host.command(env!("CARGO_BIN_EXE_tiebeam"));
+    command.args([
+        "node",
+        "--name",
+        "b@127.0.0.1",
+        "--cookie",
+        "other",
+        "--join",
+        "a@127.0.0.1",
+    ]);
+    let line = Running::start(command).stderr_line();
+    assert!(line.contains("WARN"), "{line}");
+    assert!(line.contains("a@127.0.0.1"), "{line}");
+    assert!(line.contains("cookie"), "{line}");
+}
+
+#[test]
+fn a_node_stops_when_another_one_calls_the_fixture_to() {
+    let host = Host::new();
+    let mut node = host.node("a@127.0.0.1", &["--fixture"]);
+    let output = host.tiebeam(&[
+        "rpc",
+        "a@127.0.0.1",
+        "fixture",
+        "stop",
+        "--cookie",
+        "secret",
+    ]);
+    assert_prints(&output, "ok");
+    assert_eq!(node.wait(), Some(0));
+}
+
+#[test]
+fn a_node_that_cannot_start_says_why() {
+    let host = Host::new();
+    let _first = host.node("a@127.0.0.1", &[]);
+    let node = |name, args: &[&str]| {
+        host.tiebeam(&[&["node", "--cookie", "secret", "--name", name], args].concat())
+    };
+    assert_fails(
+        &node("a@127.0.0.1", &[]),
+        &["'a'", "already registered", "another one"],
+    );
+    assert_fails(&node("a", &[]), &["'a'", "alive@host"]);
+    assert_fails(&node("a b@127.0.0.1", &[]), &["offset 1", "letters"]);
+    let join = ["--join", "b@short"];
+    assert_fails(&node("c@127.0.0.1", &join), &["b@short", "-name", "-sname"]);
+    let join = ["--join", "c@127.0.0.1"];
+    assert_fails(&node("c@127.0.0.1", &join), &["itself"]);
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    assert_fails(
+        &node("c@127.0.0.1", &["--port", &port]),
+        &[&port, "in use", "another port"],
+    );
+    assert_fails(
+        &node("c@127.0.0.1", &["--epmd", "serve"]),
+        &["epmd", &host.epmd.to_string(), "ERL_EPMD_PORT"],
+    );
+    let nobody = Host::new();
+    let client = ["node", "--name", "a@127.0.0.1", "--cookie", "c"];
+    assert_fails(
+        &nobody.tiebeam(&[&client[..], &["--epmd", "client"]].concat()),
+        &["no epmd answers", &nobody.epmd.to_string(), "epmd -daemon"],
+    );
+}
+
+#[test]
+fn a_node_without_a_cookie_says_where_to_put_one() {
+    let host = Host::new();
+    let name = ["node", "--name", "a@127.0.0.1"];
+    let file = std::env::temp_dir().join(format!("tiebeam-no-cookie-{}", std::process::id()));
+    let file = file.to_str().unwrap();
+    assert_fails(
+        &host.tiebeam(&[&name[..], &["--cookie-file", file]].concat()),
+        &[file, "No such file"],
+    );
+    assert_fails(
+        &host.tiebeam(&[&name[..], &["--cookie", ""]].concat()),
+        &["cookie", "empty"],
+    );
+    let mut command = host.command(env!("CARGO_BIN_EXE_tiebeam"));
+    command
+        .args(name)
+        .env("HOME", file)
+        .env_remove("XDG_CONFIG_HOME");
+    let output = command.output().unwrap();
+    assert_fails(&output, &[".erlang.cookie", "--cookie"]);
+}
+
+// ---- ping and rpc
+
+/// A ping's line, such as `pong (1.2 ms)`.
+#[track_caller]
+fn assert_pong(output: &Output) {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let time = stdout(output)
+        .strip_prefix("pong (")
+        .and_then(|rest| rest.strip_suffix(" ms)\n"));
+    let milliseconds: f64 = time.expect("pong (T ms)").parse().unwrap();
+    assert!(milliseconds > 0.0 && milliseconds < 5_000.0);
+}
+
+#[test]
+fn a_node_answers_a_ping() {
+    let host = Host::new();
+    let _node = host.node("a@127.0.0.1", &[]);
+    assert_pong(&host.tiebeam(&["ping", "a@127.0.0.1", "--cookie", "secret"]));
+}
+
+#[test]
+fn a_node_with_a_short_name_answers_a_ping() {
+    let host = Host::new();
+    let _node = host.node("a@localhost", &[]);
+    assert_pong(&host.tiebeam(&["ping", "a@localhost", "--cookie", "secret"]));
+}
+
+#[test]
+fn a_ping_without_an_answer_says_why() {
+    let host = Host::new();
+    let _node = host.node("a@127.0.0.1", &[]);
+    let ping = |node, cookie| host.tiebeam(&["ping", node, "--cookie", cookie]);
+    assert_fails(
+        &ping("a@127.0.0.1", "other"),
+        &["a@127.0.0.1", "another cookie", "the same one"],
+    );
+    assert_fails(
+        &ping("nobody@127.0.0.1", "secret"),
+        &["'nobody'", "start 'nobody@127.0.0.1'"],
+    );
+    assert_fails(
+        &ping("a@host.invalid", "secret"),
+        &["host.invalid", "does not resolve"],
+    );
+    assert_fails(&ping("a", "secret"), &["'a'", "alive@host"]);
+    let nobody = Host::new();
+    assert_fails(
+        &nobody.tiebeam(&["ping", "a@127.0.0.1", "--cookie", "secret"]),
+        &["no epmd answers", "ERL_EPMD_PORT"],
+    );
+}
+
+#[test]
+fn a_ping_of_a_node_that_hangs_ends_in_time() {
+    let host = Host::new();
+    let node = host.node("a@127.0.0.1", &[]);
+    // Its epmd hangs as well, if it serves it: let another node do that.
+    let hanging = host.node("b@127.0.0.1", &[]);
+    hanging.signal("-STOP");
+    let output = host.tiebeam(&[
+        "ping",
+        "b@127.0.0.1",
+        "--timeout",
+        "1",
+        "--cookie",
+        "secret",
+    ]);
+    assert_fails(&output, &["no reply within 1s"]);
+    drop(node);
+}
+
+#[test]
+fn the_value_of_a_call_is_printed_in_erlang_syntax() {
+    let host = Host::new();
+    let _node = host.node("a@127.0.0.1", &["--fixture"]);
+    let rpc = |module, function, args| {
+        let call = ["rpc", "a@127.0.0.1", module, function, args];
+        host.tiebeam(&[&call[..], &["--cookie", "secret"]].concat())
+    };
+    assert_prints(&rpc("erlang", "node", "[]"), "'a@127.0.0.1'");
+    assert_prints(
+        &rpc("fixture", "add", "[1, 16#ffffffffffffffff]"),
+        "18446744073709551616",
+    );
+    let request = "[echo, #{a => <<\"b\">>, \"c\" => [1.5, {'X'}|y]}, 5000]";
+    assert_prints(
+        &rpc("fixture", "call", request),
+        "#{a => <<\"b\">>,\"c\" => [1.5,{'X'}|y]}",
+    );
+}
+
+#[test]
+fn a_call_without_a_value_says_why() {
+    let host = Host::new();
+    let _node = host.node("a@127.0.0.1", &["--fixture"]);
+    let rpc = |module, function, args| {
+        let call = ["rpc", "a@127.0.0.1", module, function, args];
+        host.tiebeam(&[&call[..], &["--cookie", "secret", "--timeout", "1"]].concat())
+    };
+    assert_fails(&rpc("fixture", "add", "[1, 2"), &["offset 5", "end of"]);
+    assert_fails(&rpc("fixture", "add", "{1, 2}"), &["list", "'[{1,2}]'"]);
+    assert_fails(
+        &rpc("fixture", "add", "[1, a]"),
+        &["badarith", "{fixture,add,2,[]}"],
+    );
+    assert_fails(
+        &rpc("fixture", "add", "[1]"),
+        &["undef", "{fixture,add,[1],[]}"],
+    );
+    assert_fails(&rpc("fixture", "throw", "[ball]"), &["threw ball"]);
+    assert_fails(&rpc("fixture", "exit", "[{bye, 1}]"), &["exited: {bye,1}"]);
+    assert_fails(&rpc("fixture", "sleep", "[60000]"), &["no reply within 1s"]);
+}
+
+#[test]
+fn a_beam_node_answers() {
+    let host = Host::new();
+    let _epmd = host.node("epmd@127.0.0.1", &[]);
+    let Some(_beam) = host.beam("beam@127.0.0.1") else {
+        return;
+    };
+    let cookie = ["--cookie", "secret"];
+    assert_pong(&host.tiebeam(&[&["ping", "beam@127.0.0.1"][..], &cookie].concat()));
+    let rpc = |module, function, args| {
+        let call = ["rpc", "beam@127.0.0.1", module, function, args];
+        host.tiebeam(&[&call[..], &cookie].concat())
+    };
+    assert_prints(&rpc("lists", "reverse", "[\"abc\"]"), "\"cba\"");
+    // What the function prints appears here: the caller does its output.
+    let output = rpc("io", "format", "[\"hello ~p~n\", [[x]]]");
+    assert_prints(&output, "hello [x]\nok");
+    // The caller was hidden, and it left.
+    assert_prints(&rpc("erlang", "nodes", "[]"), "[]");
+    assert_fails(
+        &rpc("lists", "nope", "[]"),
+        &["undef", "{lists,nope,[],[]}"],
+    );
+    assert_fails(
+        &host.tiebeam(&["ping", "beam@127.0.0.1", "--cookie", "other"]),
+        &["another cookie"],
+    );
+}
