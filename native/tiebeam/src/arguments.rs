@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Ping(PingArguments),
     /// Call a function of a node, on a BEAM or in Rust; terms are written in Erlang syntax.
     Rpc(RpcArguments),
+    /// Show the cluster's members, as a node sees them.
+    Members(MembersArguments),
 }
 
 #[derive(Debug, Args)]
@@ -43,16 +45,16 @@ pub(crate) struct NodeArguments {
     /// The port to listen on; a free one if not given.
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub(crate) port: u16,
-    /// Stay connected to this node, whenever it is there; may be given more than once.
+    /// Stay connected to this node whenever it is there, and find the cluster through it; may be repeated.
     #[arg(long, value_name = "NAME@HOST")]
     pub(crate) join: Vec<String>,
     /// Connect hidden: not in nodes(), not part of the mesh.
     #[arg(long)]
     pub(crate) hidden: bool,
-    /// The identity that all members of the cluster share.
+    /// The identity that all members of the cluster share; nodes with another one refuse each other.
     #[arg(long, value_name = "ID", default_value = "default")]
     pub(crate) cluster: String,
-    /// Be a node only: no membership.
+    /// Be a node only, no member of a cluster.
     #[arg(long, conflicts_with = "cluster")]
     pub(crate) no_cluster: bool,
     /// Host the services that conformance tests call.
@@ -94,6 +96,21 @@ pub(crate) struct RpcArguments {
     pub(crate) cookie: CookieArguments,
     /// How many seconds to wait for the value.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) timeout: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MembersArguments {
+    /// The member to ask.
+    #[arg(value_name = "NAME@HOST")]
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) cookie: CookieArguments,
+    /// Print a JSON array of objects instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How many seconds to wait for the answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: u32,
 }
 

@@ -510,3 +510,96 @@ fn a_beam_node_answers() {
         &["another cookie"],
     );
 }
+
+// ---- the cluster
+
+/// The members as JSON, without what differs from run to run.
+fn members(output: &Output) -> Vec<(String, String, String)> {
+    let Ok(serde_json::Value::Array(members)) = serde_json::from_slice(&output.stdout) else {
+        return Vec::new();
+    };
+    let text = |member: &serde_json::Value, key| member[key].as_str().unwrap().to_owned();
+    members
+        .iter()
+        .map(|member| {
+            assert!(member["creation"].is_u64() && member["incarnation"].is_u64());
+            (
+                text(member, "node"),
+                text(member, "kind"),
+                text(member, "status"),
+            )
+        })
+        .collect()
+}
+
+/// Waits until a member sees these nodes with these states, all of them Rust nodes.
+#[track_caller]
+fn await_members(host: &Host, node: &str, wanted: &[(&str, &str)]) {
+    let wanted: Vec<_> = wanted
+        .iter()
+        .map(|(node, status)| ((*node).into(), "rust".into(), (*status).into()))
+        .collect();
+    let start = Instant::now();
+    loop {
+        let output = host.tiebeam(&["members", node, "--json", "--cookie", "secret"]);
+        let members = members(&output);
+        if members == wanted {
+            return;
+        }
+        assert!(
+            start.elapsed() < SOON,
+            "{members:?}, not {wanted:?}: {output:?}"
+        );
+    }
+}
+
+#[test]
+fn members_know_who_comes_who_leaves_and_who_dies() {
+    let host = Host::new();
+    let _a = host.node("a@127.0.0.1", &[]);
+    let mut b = host.node("b@127.0.0.1", &["--join", "a@127.0.0.1"]);
+    let c = host.node("c@127.0.0.1", &["--join", "b@127.0.0.1"]);
+    let all = ["a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"];
+    for node in all {
+        await_members(&host, node, &all.map(|node| (node, "alive")));
+    }
+    let table = host.tiebeam(&["members", "a@127.0.0.1", "--cookie", "secret"]);
+    let words: Vec<Vec<&str>> = stdout(&table)
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        words[0],
+        ["NODE", "KIND", "STATUS", "CREATION", "INCARNATION"]
+    );
+    assert_eq!(words[1][..3], ["a@127.0.0.1", "rust", "alive"]);
+    assert_eq!(words.len(), 4);
+
+    b.signal("-TERM");
+    assert_eq!(b.wait(), Some(0));
+    c.signal("-KILL");
+    let left = [(all[0], "alive"), (all[1], "left"), (all[2], "dead")];
+    await_members(&host, all[0], &left);
+}
+
+#[test]
+fn a_node_that_is_no_member_says_so() {
+    let host = Host::new();
+    let _node = host.node("a@127.0.0.1", &["--no-cluster"]);
+    assert_fails(
+        &host.tiebeam(&["members", "a@127.0.0.1", "--cookie", "secret"]),
+        &["a@127.0.0.1 is no member", "tiebeam"],
+    );
+}
+
+#[test]
+fn nodes_of_two_clusters_are_no_members_of_one_another() {
+    let host = Host::new();
+    let _a = host.node("a@127.0.0.1", &[]);
+    let join = ["--cluster", "blue", "--join", "a@127.0.0.1"];
+    let mut b = host.node("b@127.0.0.1", &join);
+    let line = b.stderr_line();
+    assert!(line.contains("another cluster"), "{line}");
+    await_members(&host, "a@127.0.0.1", &[("a@127.0.0.1", "alive")]);
+    await_members(&host, "b@127.0.0.1", &[("b@127.0.0.1", "alive")]);
+}

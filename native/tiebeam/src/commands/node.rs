@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use tiebeam_node::wire::handshake::NodeName;
-use tiebeam_node::{Config, ConnectError, Node};
+use tiebeam_node::{ClusterConfig, Config, ConnectError, Node};
 use tracing::info;
 
 use crate::arguments::{NodeArguments, seconds};
@@ -29,6 +29,13 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
         true => Some(fixture::host(&node)?),
         false => None,
     };
+    let cluster = match arguments.no_cluster {
+        true => None,
+        false => {
+            let config = ClusterConfig::default().cluster(arguments.cluster);
+            Some(node.cluster(config.join(peers.clone())).await?)
+        }
+    };
     node.keep_connected(peers);
     ready(&node)?;
     let stopped = async {
@@ -40,6 +47,9 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     tokio::select! {
         signal = ended => info!(signal, "leaving"),
         () = stopped => info!("a node asked this one to stop"),
+    }
+    if let Some(cluster) = cluster {
+        cluster.leave().await;
     }
     node.stop().await;
     Ok(())
