@@ -128,6 +128,11 @@ defmodule Tiebeam.ServerTest do
     end
 
     GenServer.cast(pid, :stop)
+
+    for request <- [:stop, {:subscribe, :me}, {:unsubscribe, 1}, {:leave, :now}] do
+      assert GenServer.call(pid, request) == {:error, :unknown_request}
+    end
+
     assert settle() == before
     assert Process.whereis(@process) == pid
   end

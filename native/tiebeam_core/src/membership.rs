@@ -555,18 +555,15 @@ impl Membership {
 
     /// Members for a hello to `to`: all of them if they fit, else a run of neighbours from a random one on.
     fn list(&mut self, to: &NodeName) -> Vec<NodeName> {
-        let others: Vec<&NodeName> = self.alive().filter(|name| *name != to).collect();
-        if others.len() <= MAX_LISTED {
-            return others.into_iter().cloned().collect();
-        }
-        let others: Vec<NodeName> = others.into_iter().cloned().collect();
-        let first = self.random.below(others.len() as u64) as usize;
-        others
-            .into_iter()
-            .cycle()
-            .skip(first)
-            .take(MAX_LISTED)
-            .collect()
+        let count = self.alive().filter(|name| *name != to).count();
+        let first = match count <= MAX_LISTED {
+            true => 0,
+            false => self.random.below(count as u64) as usize,
+        };
+        // The names behind `first`, then those before it.
+        let others = || self.alive().filter(|name| *name != to);
+        let names = others().skip(first).chain(others().take(first));
+        names.take(MAX_LISTED).cloned().collect()
     }
 
     /// Drops one node that is away when the table is full. False when all are connected or seeds.
