@@ -243,6 +243,22 @@ impl fmt::Debug for ClusterHandle {
 impl Node {
     /// Takes part in a cluster: looks for its members, and is found by them.
     ///
+    /// ```no_run
+    /// # async fn part(node: tiebeam_node::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tiebeam_node::{ClusterConfig, ClusterEvent};
+    ///
+    /// let cluster = node.cluster(ClusterConfig::default().join(["app@127.0.0.1"])).await?;
+    /// let mut events = cluster.subscribe();
+    /// println!("here: {:?}", cluster.members());
+    /// while let Some(event) = events.recv().await {
+    ///     if let ClusterEvent::Down(member) = event {
+    ///         println!("{} is gone", member.node);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// Runs as a process with a registered name ([`ClusterConfig::process`]) until the node leaves or stops. If that
     /// process is killed, the handles keep the members they saw last, and the cluster can be started again.
     pub async fn cluster(&self, config: ClusterConfig) -> Result<ClusterHandle, ClusterError> {

@@ -4,14 +4,21 @@ use tiebeam_sim::{Plan, World};
 
 #[test]
 fn two_hundred_seeds_keep_every_property() {
-    for seed in 0..200 {
-        let mut world = World::new(Plan::random(seed));
-        if let Err(broken) = world.run() {
-            panic!(
-                "seed {seed}, at {}: {broken}\nreplay: cargo run -p tiebeam_sim -- --seed {seed}",
-                world.now()
-            );
+    const THREADS: u64 = 4;
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            scope.spawn(move || (thread..200).step_by(THREADS as usize).for_each(run));
         }
+    });
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(Plan::random(seed));
+    if let Err(broken) = world.run() {
+        panic!(
+            "seed {seed}, at {}: {broken}\nreplay: cargo run -p tiebeam_sim -- --seed {seed}",
+            world.now()
+        );
     }
 }
 
