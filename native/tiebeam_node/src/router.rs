@@ -675,13 +675,13 @@ impl Router {
                 connection.peer
             ));
         }
-        // and these must go to one of ours.
+        // and these must go to one of ours: those that only a living link causes, to one of this incarnation.
         let ours = match &control {
-            Control::Link { to, .. }
-            | Control::UnlinkId { to, .. }
+            Control::UnlinkId { to, .. }
             | Control::UnlinkIdAck { to, .. }
+            | Control::Exit { to, .. } => to.node == self.name && to.creation == self.creation,
+            Control::Link { to, .. }
             | Control::Unlink { to, .. }
-            | Control::Exit { to, .. }
             | Control::Monitor {
                 target: tiebeam_wire::control::Target::Pid(to),
                 ..
@@ -690,7 +690,7 @@ impl Router {
         };
         if !ours {
             return Err(format!(
-                "{} sent a signal for another node: {control:?}",
+                "{} sent a signal for another node, or for an earlier life of this one: {control:?}",
                 connection.peer
             ));
         }

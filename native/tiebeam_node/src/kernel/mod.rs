@@ -32,7 +32,19 @@ impl Mfa {
                 function: function.clone(),
                 args: args.clone(),
             }),
-            _ => Err(Exception::error(Term::atom("badarg"))),
+            _ => {
+                let called = Term::list([module.clone(), function.clone(), args.clone()]);
+                let frame = [
+                    Term::atom("erlang"),
+                    Term::atom("apply"),
+                    called,
+                    Term::list([]),
+                ];
+                Err(Exception::Error {
+                    reason: Term::atom("badarg"),
+                    stack: vec![Term::tuple(frame)],
+                })
+            }
         }
     }
 }

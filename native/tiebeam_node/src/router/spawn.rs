@@ -227,15 +227,27 @@ fn read_options(options: &Term) -> Option<SpawnOptions> {
             },
             Term::Tuple(pair) if pair.len() == 2 => match pair[0].as_atom()?.as_str() {
                 "monitor" => read.monitor = true,
-                // How the BEAM runs a process; a Rust process has no such settings.
-                "priority" | "fullsweep_after" | "min_heap_size" | "min_bin_vheap_size"
-                | "max_heap_size" | "message_queue_data" | "async_dist" => {}
+                setting if is_setting(setting, &pair[1]) => {}
                 _ => return None,
             },
             _ => return None,
         }
     }
     Some(read)
+}
+
+/// Whether it is a setting of how the BEAM runs a process. A Rust process has none of them.
+fn is_setting(name: &str, value: &Term) -> bool {
+    let size = value.as_integer().is_some_and(|size| size >= 0);
+    let one_of = |values: &[&str]| values.iter().any(|known| value.is_atom(known));
+    match name {
+        "priority" => one_of(&["low", "normal", "high", "max"]),
+        "fullsweep_after" | "min_heap_size" | "min_bin_vheap_size" => size,
+        "max_heap_size" => size || value.as_map().is_some(),
+        "message_queue_data" => one_of(&["on_heap", "off_heap", "mixed"]),
+        "async_dist" => one_of(&["true", "false"]),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -262,6 +274,8 @@ mod tests {
     #[test]
     fn other_options_are_refused() {
         assert_eq!(read_options(&Term::list([Term::atom("fast")])), None);
+        let priority = Term::tuple([Term::atom("priority"), Term::atom("none")]);
+        assert_eq!(read_options(&Term::list([priority])), None);
         assert_eq!(read_options(&Term::atom("link")), None);
     }
 }
