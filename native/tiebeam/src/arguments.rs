@@ -33,6 +33,11 @@ pub(crate) enum Command {
     Rpc(RpcArguments),
     /// Show the cluster's members, as a node sees them.
     Members(MembersArguments),
+    /// Show a cluster of Rust nodes and an Elixir node on this machine; ends by itself.
+    ///
+    /// Exits with an error if anything that it shows did not happen. Where Elixir is not installed it shows Rust
+    /// nodes among themselves.
+    Demo(DemoArguments),
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +117,13 @@ pub(crate) struct MembersArguments {
     /// How many seconds to wait for the answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// The compiled Elixir package (such as _build/dev/lib/tiebeam): with it the Elixir node is a member, too.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) package: Option<PathBuf>,
 }
 
 /// The cluster's secret.

@@ -46,6 +46,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     runtime.block_on(async {
         match arguments.command {
             Command::Node(arguments) => commands::node::run(arguments).await,
+            Command::Demo(arguments) => commands::demo::run(arguments).await,
             Command::Members(arguments) => commands::members::run(arguments).await,
             Command::Ping(arguments) => commands::ping::run(arguments).await,
             Command::Rpc(arguments) => commands::rpc::run(arguments).await,

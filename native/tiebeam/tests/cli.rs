@@ -603,3 +603,52 @@ fn nodes_of_two_clusters_are_no_members_of_one_another() {
     await_members(&host, "a@127.0.0.1", &[("a@127.0.0.1", "alive")]);
     await_members(&host, "b@127.0.0.1", &[("b@127.0.0.1", "alive")]);
 }
+
+// ---- the demo
+
+/// The demo shows this, and nothing that did not happen; its output is plain text.
+#[track_caller]
+fn assert_shows(output: &Output, parts: &[&str]) {
+    let text = stdout(output);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(!text.contains(['✗', '\x1b']), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn the_demo_shows_rust_nodes_where_there_is_no_elixir() {
+    let mut command = Host::new().command(env!("CARGO_BIN_EXE_tiebeam"));
+    let output = command.arg("demo").env("PATH", "").output().unwrap();
+    assert_shows(
+        &output,
+        &[
+            "Elixir is not installed here",
+            "✓ ['rust1@127.0.0.1']",
+            "✓ Down(rust2@127.0.0.1)",
+            "All of this happened",
+        ],
+    );
+}
+
+#[test]
+fn the_demo_shows_rust_nodes_with_a_plain_elixir_node() {
+    let elixir = Command::new("elixir").arg("--version").output();
+    if elixir.is_err() {
+        eprintln!("skipped: elixir is not installed");
+        return;
+    }
+    assert_shows(
+        &Host::new().tiebeam(&["demo"]),
+        &[
+            "✓ [:\"rust1@127.0.0.1\", :\"rust2@127.0.0.1\"]",
+            "✓ 42",
+            "✓ \"Hello Rust at rust1@127.0.0.1!\"",
+            "{:too_hot, 104}}",
+            "✓ Down(rust2@127.0.0.1)",
+            "✓ [:\"rust1@127.0.0.1\"]",
+            "All of this happened",
+        ],
+    );
+}

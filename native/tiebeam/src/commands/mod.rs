@@ -1,5 +1,6 @@
 //! What the program can be told to do, a file per command.
 
+pub(crate) mod demo;
 pub(crate) mod members;
 pub(crate) mod node;
 pub(crate) mod ping;

@@ -99,7 +99,7 @@ fn ready(node: &Node) -> Result<(), Failure> {
 /// Completes when the program is told to end, with the signal's name. Signals are taken from the call on, not only
 /// once this is awaited.
 #[cfg(unix)]
-fn ended() -> Result<impl Future<Output = &'static str>, Failure> {
+pub(crate) fn ended() -> Result<impl Future<Output = &'static str>, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -112,7 +112,7 @@ fn ended() -> Result<impl Future<Output = &'static str>, Failure> {
 }
 
 #[cfg(not(unix))]
-fn ended() -> Result<impl Future<Output = &'static str>, Failure> {
+pub(crate) fn ended() -> Result<impl Future<Output = &'static str>, Failure> {
     Ok(async {
         match tokio::signal::ctrl_c().await {
             Ok(()) => "Ctrl-C",
