@@ -1,6 +1,7 @@
 //! Rust nodes with one another, over loopback: what a Rust program does with the public API.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +13,17 @@ use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A port that was free a moment ago.
+/// A port for the epmd of one test. It lies below those that the system hands out by itself, so that no socket of another
+/// test can take it between this check and its use.
 fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + ((std::process::id().wrapping_mul(61) + next) % 20_000) as u16;
+        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn config(name: &str, epmd: u16) -> Config {
