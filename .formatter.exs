@@ -1,4 +1,4 @@
 [
-  inputs: ["{mix,.formatter}.exs", "{lib,mix,test}/**/*.{ex,exs}", "examples/**/*.exs"],
+  inputs: ["{mix,.formatter}.exs", "{lib,test,bin}/**/*.{ex,exs}", "native/*/*.ex", "examples/**/*.exs"],
   line_length: 110
 ]

@@ -1,7 +1,5 @@
-Code.require_file("mix/compile.tiebeam_nif.ex", __DIR__)
-
-# Tasks for work on Tiebeam itself, not for projects that depend on it.
-unless Mix.Project.get(), do: Code.require_file("mix/tiebeam.docs.ex", __DIR__)
+# The compiler of the native library: beside the crate that it builds.
+Code.require_file("native/tiebeam_nif/compile.tiebeam_nif.ex", __DIR__)
 
 defmodule Tiebeam.MixProject do
   use Mix.Project
@@ -40,7 +38,7 @@ defmodule Tiebeam.MixProject do
       licenses: ["Apache-2.0", "MIT"],
       links: %{"GitHub" => @source},
       # The whole workspace: cargo builds the native library where the package is used.
-      files: ~w(lib mix mix.exs Cargo.toml Cargo.lock native README.md CHANGELOG.md LICENSE .formatter.exs),
+      files: ~w(lib mix.exs Cargo.toml Cargo.lock native README.md CHANGELOG.md LICENSE .formatter.exs),
       exclude_patterns: [~r"native/.*/target"]
     ]
   end

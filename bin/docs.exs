@@ -1,13 +1,12 @@
-defmodule Mix.Tasks.Tiebeam.Docs do
-  @shortdoc "Checks that everything public is documented; builds the pages with ExDoc where it is installed"
+# Checks that everything public is documented; builds the pages with ExDoc where it is installed.
+#
+#   mix run --no-start bin/docs.exs
+#
+# Fails when a public module, function, macro, callback or type has no documentation and no `@doc false`.
+defmodule Tiebeam.DocsCheck do
   @moduledoc false
-  # Fails when a public module, function, macro, callback or type has no documentation and no `@doc false`.
 
-  use Mix.Task
-
-  @impl true
-  def run(_args) do
-    Mix.Task.run("compile")
+  def run do
     app = Mix.Project.config()[:app]
     Application.load(app)
     {:ok, modules} = :application.get_key(app, :modules)
@@ -51,3 +50,5 @@ defmodule Mix.Tasks.Tiebeam.Docs do
     end
   end
 end
+
+Tiebeam.DocsCheck.run()
