@@ -85,10 +85,10 @@ for kind <- Support.Target.kinds() do
       end
 
       test "check 47: arguments that are no proper list", %{u: u} do
-        assert {:exception, :badarg, [_ | _]} =
-                 erpc_error(fn -> :erpc.call(u.node, :fixture, :add, [1 | 2]) end)
-
-        assert {:badrpc, {:EXIT, {:badarg, [_ | _]}}} = :rpc.call(u.node, :fixture, :add, [1 | 2])
+        improper = fn -> :erpc.call(u.node, :fixture, :add, [1 | 2]) end
+        assert {:exception, :badarg, stack} = erpc_error(improper)
+        assert is_list(stack)
+        assert {:badrpc, {:EXIT, {:badarg, ^stack}}} = :rpc.call(u.node, :fixture, :add, [1 | 2])
       end
 
       test "check 47: a node that is not there, and one that goes away" do
@@ -132,9 +132,6 @@ for kind <- Support.Target.kinds() do
 
         for {i, request} <- Enum.shuffle(requests),
             do: assert(:erpc.receive_response(request, 10_000) == 2 * i)
-
-        assert :rpc.parallel_eval(for i <- 1..3, do: {:erlang, :abs, [-i]}) == [1, 2, 3]
-        assert :rpc.pmap({:fixture, :add}, [1], []) == []
       end
 
       test "check 48: block_call, abcast, sbcast, server_call do not hang", %{u: u} do
@@ -315,8 +312,9 @@ for kind <- Support.Target.kinds() do
         start_supervised!({OsProcess, {"/bin/sh", ["-c", script, "shell", command, fifo], label: command}})
       end
 
+      # It may have ended by itself.
       defp leave(shell) do
-        if OsProcess.alive?(shell), do: OsProcess.signal(shell, :TERM)
+        System.cmd("kill", ["-TERM", Integer.to_string(OsProcess.os_pid(shell))], stderr_to_stdout: true)
         OsProcess.await_exit(shell)
       end
 
