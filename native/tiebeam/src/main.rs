@@ -11,7 +11,11 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing::warn;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::Failure;
@@ -54,14 +58,23 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     })
 }
 
-/// `RUST_LOG` says what is logged; without it only warnings and errors.
+/// `RUST_LOG` says what is logged, as a level or as `target=level,...`; without it only warnings and errors.
 fn log_to_stderr() {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::Level::WARN.into())
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let (targets, error) = match wanted.parse::<Targets>() {
+        Ok(targets) if !wanted.is_empty() => (targets, None),
+        Ok(_) => (Targets::new().with_default(LevelFilter::WARN), None),
+        Err(error) => (Targets::new().with_default(LevelFilter::WARN), Some(error)),
+    };
+    tracing_subscriber::registry()
+        .with(targets)
+        .with(
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::stderr().is_terminal()),
+        )
         .init();
+    if let Some(error) = error {
+        warn!("RUST_LOG is not understood ({error}): write a level, or target=level,...");
+    }
 }
