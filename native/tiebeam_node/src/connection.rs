@@ -275,6 +275,11 @@ impl Connection {
         }
     }
 
+    /// Whether it ends or has ended: nothing is taken any more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.outbox().closed
+    }
+
     /// Waits until the connection has ended and everybody has been told.
     pub(crate) async fn ended(&self) {
         let mut ended = self.ended.subscribe();

@@ -1,8 +1,10 @@
 //! A node: its start, its end, and what a Rust program does with it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,10 +12,11 @@ use serde::de::DeserializeOwned;
 use tiebeam_wire::control::Control;
 use tiebeam_wire::handshake::NameError;
 use tiebeam_wire::{Atom, Pid, Reference, Term};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionConfig, Reason};
@@ -51,6 +54,8 @@ impl WeakNode {
 
 struct Inner {
     router: Arc<Router>,
+    /// Where its tasks run: what a plain thread does may start one.
+    runtime: Handle,
     /// Set as the last step of the start.
     transport: OnceLock<Transport>,
     /// Keeps up connections that shall last.
@@ -94,7 +99,8 @@ impl NodeEvents {
 }
 
 impl Node {
-    /// Starts a node: listens, registers with epmd (or serves it), and accepts connections from then on.
+    /// Starts a node: listens, registers with epmd (or serves it), and accepts connections from then on. Its tasks run on
+    /// the Tokio runtime of the caller.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let listening = Transport::start(config.transport()?).await?;
         // The transport has checked its length.
@@ -112,6 +118,7 @@ impl Node {
         );
         let node = Self(Arc::new(Inner {
             router,
+            runtime: Handle::current(),
             transport: OnceLock::new(),
             keepers: RwLock::default(),
             stopped: watch::Sender::new(false),
@@ -125,6 +132,7 @@ impl Node {
                 send_buffer: config.limits.send_buffer,
                 send_queue: config.limits.send_queue,
             },
+            running: Arc::default(),
         };
         // From here on connections come up.
         let transport = listening.open(Arc::new(hub));
@@ -139,7 +147,8 @@ impl Node {
         self.router().set_dial(Box::new(move |peer| {
             let Some(inner) = weak.upgrade() else { return };
             let node = Self(inner);
-            tokio::spawn(async move {
+            let runtime = node.0.runtime.clone();
+            runtime.spawn(async move {
                 if let Err(error) = node.transport().connect(peer.as_str()).await {
                     debug!(%peer, "cannot connect: {error}");
                     node.router().connect_failed(&peer);
@@ -196,6 +205,14 @@ impl Node {
     /// # Cancel safety
     /// Dropping the future leaves an attempt that others wait for running.
     pub async fn connect(&self, node: &str) -> Result<(), ConnectError> {
+        // One that is being closed is as good as none; what it leaves behind goes first.
+        let closing = Atom::new(node)
+            .ok()
+            .and_then(|node| self.router().connection(&node))
+            .filter(|connection| connection.is_closing());
+        if let Some(closing) = closing {
+            closing.ended().await;
+        }
         self.transport().connect(node).await.map(drop)
     }
 
@@ -207,8 +224,13 @@ impl Node {
             .keepers
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, which the stop takes too: no keeper outlives the node.
+        if self.router().is_stopping() {
+            return;
+        }
         for peer in nodes {
-            keepers.push(tokio::spawn(keep_connected(self.clone(), peer.into())));
+            let keeper = keep_connected(self.clone(), peer.into());
+            keepers.push(self.0.runtime.spawn(keeper));
         }
     }
 
@@ -241,7 +263,7 @@ impl Node {
             .router()
             .connections()
             .iter()
-            .filter(|connection| test(connection))
+            .filter(|connection| test(connection) && !connection.is_closing())
             .map(|connection| connection.peer.clone())
             .collect();
         nodes.sort();
@@ -283,14 +305,28 @@ impl Node {
     }
 
     /// Leaves the cluster: stops to accept and to dial, writes what waits (for at most a second), closes all
-    /// connections at once, and ends all processes with the reason `shutdown`. Does nothing the second time.
+    /// connections at once, and ends all processes with the reason `shutdown`. The second time it only waits for the end
+    /// of the first.
+    ///
+    /// # Cancel safety
+    /// Once polled, the node stops even if the future is dropped.
     pub async fn stop(&self) {
-        if self.router().is_stopping() {
-            let mut stopped = self.0.stopped.subscribe();
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-            return;
+        let mut stopped = self.0.stopped.subscribe();
+        if self.router().begin_stop() {
+            let node = self.clone();
+            self.0.runtime.spawn(async move {
+                let leaving = node.clone();
+                if let Err(error) = tokio::spawn(async move { leaving.leave().await }).await {
+                    error!(node = %node.name(), "the node did not stop in order: {error}");
+                }
+                node.0.stopped.send_replace(true);
+            });
         }
-        self.router().begin_stop();
+        // The sender lives as long as self.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    async fn leave(&self) {
         for keeper in self
             .0
             .keepers
@@ -315,7 +351,6 @@ impl Node {
         }
         self.router().end_all();
         info!(node = %self.name(), "the node has stopped");
-        self.0.stopped.send_replace(true);
     }
 
     // ---- processes
@@ -365,7 +400,7 @@ impl Node {
     fn run_entry(&self, entry: Arc<Entry>, future: impl Future<Output = Term> + Send + 'static) {
         let router = Arc::clone(self.router());
         let of_task = Arc::clone(&entry);
-        let task = tokio::spawn(async move {
+        let task = self.0.runtime.spawn(async move {
             let reason = caught(future).await.unwrap_or_else(|panic| panic);
             router.exit(&of_task, reason);
         });
@@ -541,8 +576,9 @@ impl Node {
             Destination::Alias(alias) => alias.node(),
             Destination::Local(_) => self.name(),
         };
-        if node != self.name() && self.router().connection(node).is_none() {
-            timeout_at(deadline, self.transport().connect(node.as_str()))
+        let usable = |connection: Arc<Connection>| !connection.is_closing();
+        if node != self.name() && !self.router().connection(node).is_some_and(usable) {
+            timeout_at(deadline, self.connect(node.as_str()))
                 .await
                 .map_err(|_| CallError::Timeout(timeout))?
                 .map_err(CallError::Connect)?;
@@ -833,11 +869,12 @@ fn rpc_result(reason: Term, result: &Reference, node: Atom) -> Result<Term, RpcE
 }
 
 async fn keep_connected(node: Node, peer: String) {
-    let mut events = node.monitor_nodes();
     let mut pause = RECONNECT_FIRST;
     // Why it is not connected, as the log says already.
     let mut told = None;
     loop {
+        // Before the attempt, so that a loss right after it is seen; none while nobody reads.
+        let mut events = node.monitor_nodes();
         match node.connect(&peer).await {
             Ok(()) => {
                 pause = RECONNECT_FIRST;
@@ -870,6 +907,8 @@ struct NodeHub {
     node: WeakNode,
     net_ticktime: Duration,
     connection: ConnectionConfig,
+    /// Connections until everybody knows of their end: longer than the router knows them.
+    running: Arc<Mutex<HashMap<ConnectionId, Arc<Connection>>>>,
 }
 
 impl Hub for NodeHub {
@@ -888,38 +927,57 @@ impl Hub for NodeHub {
             leftover,
             dialled,
         } = established;
-        // The handshake has checked the length of the name.
-        let Ok(peer) = Atom::new(&peer) else { return };
+        let Ok(peer) = Atom::new(&peer) else {
+            // The handshake has checked the length of the name.
+            return node.transport().down(&peer, id);
+        };
         let connection = Connection::new(id, peer, peer_creation, visible, flags, &self.connection);
+        lock(&self.running).insert(id, Arc::clone(&connection));
         node.router().node_up(&connection);
         debug!(peer = %connection.peer, visible, dialled, offered = ?peer_flags, "connected");
+        let (reader, writer) = stream.into_split();
         let net_ticktime = self.net_ticktime;
+        let router = Arc::clone(node.router());
+        let run = Arc::clone(&connection);
+        let run = async move {
+            run.run(reader, writer, &leftover, net_ticktime, router)
+                .await
+        };
+        let running = Arc::clone(&self.running);
         tokio::spawn(async move {
-            let (reader, writer) = stream.into_split();
-            let router = Arc::clone(node.router());
-            let running =
-                Arc::clone(&connection).run(reader, writer, &leftover, net_ticktime, router);
-            let reason = running.await;
+            // A panic costs the connection, not its slot: the steps below are done whatever happens.
+            let reason = tokio::spawn(run).await.unwrap_or_else(|error| {
+                error!(peer = %connection.peer, "a connection failed: {error}");
+                Reason::Io(error.to_string())
+            });
+            connection.close(reason.clone());
             debug!(peer = %connection.peer, ?reason, "disconnected");
-            node.router().node_down(&connection, &reason);
-            node.transport()
-                .down(connection.peer.as_str(), connection.id);
+            let (peer, id) = (connection.peer.as_str(), connection.id);
+            node.transport().closing(peer, id);
+            let told = catch_unwind(AssertUnwindSafe(|| {
+                node.router().node_down(&connection, &reason);
+            }));
+            if told.is_err() {
+                error!(peer, "not everybody was told of the loss of a connection");
+            }
+            node.transport().down(peer, id);
+            lock(&running).remove(&id);
             connection.set_ended();
         });
     }
 
-    async fn supersede(&self, peer: &str, id: ConnectionId) {
-        let Some(node) = self.node.upgrade() else {
-            return;
-        };
-        let connection = Atom::new(peer)
-            .ok()
-            .and_then(|peer| node.router().connection(&peer));
-        if let Some(connection) = connection.filter(|connection| connection.id == id) {
+    async fn supersede(&self, _peer: &str, id: ConnectionId) {
+        let connection = lock(&self.running).get(&id).map(Arc::clone);
+        if let Some(connection) = connection {
             connection.close(Reason::Superseded);
             connection.ended().await;
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing that can panic runs under the lock.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Node {
@@ -929,3 +987,6 @@ impl fmt::Debug for Node {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1147,16 +1147,17 @@ impl Router {
         subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
     }
 
-    /// From now on nothing connects and nothing starts.
-    pub(crate) fn begin_stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+    /// From now on nothing connects and nothing starts. True the first time.
+    pub(crate) fn begin_stop(&self) -> bool {
+        !self.stopping.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Ends all processes, once no peer is connected any more.
+    /// Ends all processes and subscriptions, once no peer is connected any more, and drops the functions: what the program
+    /// gave to the node may hold the node in turn.
     pub(crate) fn end_all(&self) {
         let entries: Vec<_> = self
             .processes
@@ -1166,6 +1167,21 @@ impl Router {
         for entry in entries {
             self.exit(&entry, Term::atom("shutdown"));
         }
+        let functions = std::mem::take(
+            &mut *self
+                .functions
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        drop(functions);
+        self.node_monitors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        self.subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     pub(crate) fn node_down(&self, connection: &Arc<Connection>, reason: &Reason) {

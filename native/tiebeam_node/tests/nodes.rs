@@ -463,3 +463,80 @@ async fn a_taken_name_is_refused_by_epmd() {
     assert!(a.ping("a@127.0.0.1", SOON).await.is_ok());
     a.stop().await;
 }
+
+/// The moment between the loss of a connection and the end of its nodedown is short: many rounds, on threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_hears_of_a_lost_connection_may_use_the_next_one_at_once() {
+    let (a, b) = pair().await;
+    let mut target = b.spawn("target").unwrap();
+    let node = a.clone();
+    let (told, tell) = std::sync::mpsc::channel();
+    let watcher = std::thread::spawn(move || {
+        let process = node.spawn_thread_process().unwrap();
+        for round in 0..300 {
+            process.monitor(("target", "b@127.0.0.1"));
+            process.send(("target", "b@127.0.0.1"), round).unwrap();
+            told.send(()).unwrap();
+            match process.recv_timeout(SOON) {
+                Ok(Some(Signal::Down { reason, .. })) if reason.is_atom("noconnection") => {}
+                other => panic!("round {round}: {other:?}"),
+            }
+        }
+    });
+    let mut last = -1;
+    while let Ok(()) = tokio::task::block_in_place(|| tell.recv_timeout(SOON)) {
+        // The message says that the connection is up again.
+        match next(&mut target).await {
+            Signal::Message(Term::Integer(round)) => assert_eq!(round, last + 1),
+            other => panic!("{other:?}"),
+        }
+        last += 1;
+        assert!(a.disconnect("b@127.0.0.1"));
+    }
+    tokio::task::block_in_place(|| watcher.join().unwrap());
+    assert_eq!(last, 299);
+    stop((a, b)).await;
+}
+
+/// Both sides close and dial as they like; whoever watches sees one connection after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nodeups_and_nodedowns_alternate() {
+    let (a, b) = pair().await;
+    let watch = |node: &Node, peer: &'static str| {
+        let mut events = node.monitor_nodes();
+        let mut up = node.nodes().iter().any(|node| *node == peer);
+        tokio::spawn(async move {
+            let mut changes = 0;
+            while let Some(event) = events.recv().await {
+                let now = matches!(event, NodeEvent::Up { .. });
+                assert_ne!(up, now, "after {changes} changes: {event:?}");
+                up = now;
+                changes += 1;
+            }
+            assert!(!up, "a stopped node has no connections");
+            changes
+        })
+    };
+    let watching = [watch(&a, "b@127.0.0.1"), watch(&b, "a@127.0.0.1")];
+    let churn = |node: &Node, peer: &'static str| {
+        let node = node.clone();
+        tokio::spawn(async move {
+            for _ in 0..200 {
+                node.disconnect(peer);
+                let _ = node.connect(peer).await;
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let churning = [churn(&a, "b@127.0.0.1"), churn(&b, "a@127.0.0.1")];
+    for churn in churning {
+        timeout(SOON * 3, churn).await.expect("in time").unwrap();
+    }
+    a.connect("b@127.0.0.1").await.unwrap();
+    assert!(a.ping("b@127.0.0.1", SOON).await.is_ok());
+    stop((a, b)).await;
+    for watch in watching {
+        let changes = timeout(SOON, watch).await.expect("the events end").unwrap();
+        assert!(changes > 100, "{changes}");
+    }
+}

@@ -311,6 +311,10 @@ impl Process {
     /// # Cancel safety
     /// A signal is lost only if it was returned: dropping the future loses nothing.
     pub async fn recv(&mut self) -> Option<Signal> {
+        // What woke the receiver at its death may have been taken out already.
+        if !self.entry.is_alive() {
+            return None;
+        }
         let item = self.receiver.recv().await?;
         self.entry.mailbox.taken();
         signal(&self.node, &self.entry, item)

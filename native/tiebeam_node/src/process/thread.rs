@@ -36,6 +36,10 @@ impl ThreadProcess {
 
     /// Blocks the thread until the next signal; `None` once the process is dead.
     pub fn recv(&self) -> Option<Signal> {
+        // What woke the receiver at its death may have been taken out already.
+        if !self.entry.is_alive() {
+            return None;
+        }
         let item = self.receiver.recv().ok()?;
         self.entry.mailbox.taken();
         signal(&self.node, &self.entry, item)
@@ -43,6 +47,9 @@ impl ThreadProcess {
 
     /// Blocks the thread until the next signal, but not longer than this: `Ok(None)` once the process is dead.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Signal>, TimedOut> {
+        if !self.entry.is_alive() {
+            return Ok(None);
+        }
         match self.receiver.recv_timeout(timeout) {
             Ok(item) => {
                 self.entry.mailbox.taken();

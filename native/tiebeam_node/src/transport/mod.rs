@@ -201,22 +201,33 @@ impl Transport {
         self.inner.port
     }
 
-    /// The connection to `peer`; dials if there is none and nobody is at it, else waits for the outcome.
+    /// The connection to `peer`; dials if there is none and nobody is at it, else waits for the outcome. One that has
+    /// ended is not given, but the end of its nodedown awaited.
     ///
     /// Cancel safe: the attempt goes on for others who wait.
     pub(crate) async fn connect(&self, peer: &str) -> Result<ConnectionId, ConnectError> {
         let inner = &self.inner;
         let peer = dial::check_name(&inner.local.name, peer)?;
-        match inner.slots.connect(peer.as_str()) {
-            Connecting::Up(id) => Ok(id),
-            Connecting::Stopped => Err(ConnectError::Stopped),
-            Connecting::Wait(outcome, attempt) => {
-                if let Some(attempt) = attempt {
-                    inner.spawn(dial::run(Arc::clone(inner), peer, attempt));
+        loop {
+            match inner.slots.connect(peer.as_str()) {
+                Connecting::Up(id) => return Ok(id),
+                Connecting::Stopped => return Err(ConnectError::Stopped),
+                Connecting::Wait(outcome, attempt) => {
+                    if let Some(attempt) = attempt {
+                        inner.spawn(dial::run(Arc::clone(inner), peer.clone(), attempt));
+                    }
+                    if let Ok(outcome) = outcome.await {
+                        return outcome;
+                    }
                 }
-                outcome.await.unwrap_or(Err(ConnectError::Stopped))
             }
         }
+    }
+
+    /// The connection `id` to `peer` has ended and its nodedown begins. Optional: from now on [`Transport::connect`] does
+    /// not give it to anybody.
+    pub(crate) fn closing(&self, peer: &str, id: ConnectionId) {
+        self.inner.slots.closing(peer, id);
     }
 
     /// The connection `id` to `peer` has ended and its nodedown is done: the slot is free. To be called only after

@@ -33,6 +33,8 @@ struct State {
     waiters: HashMap<String, Vec<oneshot::Sender<Outcome>>>,
     /// Connections that are up, but whose nodeup is not done.
     opening: HashSet<ConnectionId>,
+    /// Connections that have ended, but whose nodedown is not done.
+    closing: HashSet<ConnectionId>,
     /// Names that this node gave to peers which asked for one, by their connection or attempt.
     given: HashMap<ConnectionId, GivenName>,
     /// Names given before, oldest first, with the creation for their next owner.
@@ -51,7 +53,8 @@ struct GivenName {
 pub(super) enum Connecting {
     /// There is a connection.
     Up(ConnectionId),
-    /// The outcome comes later; if there is an attempt, it must be started.
+    /// The outcome comes later; if there is an attempt, it must be started. A sender that is dropped means that the slot
+    /// is free: ask again.
     Wait(oneshot::Receiver<Outcome>, Option<Attempt>),
     /// The node is shutting down.
     Stopped,
@@ -94,6 +97,7 @@ impl Slots {
                 attempts: HashMap::new(),
                 waiters: HashMap::new(),
                 opening: HashSet::new(),
+                closing: HashSet::new(),
                 given: HashMap::new(),
                 reusable: VecDeque::new(),
                 stopped: false,
@@ -109,7 +113,7 @@ impl Slots {
         }
         let id = state.draw();
         let attempt = match state.table.outgoing(peer, id) {
-            Outgoing::Up(id) if !state.opening.contains(&id) => return Connecting::Up(id),
+            Outgoing::Up(id) if state.is_usable(id) => return Connecting::Up(id),
             Outgoing::Up(_) | Outgoing::Wait => None,
             Outgoing::Dial => Some(self.attempt(&mut state, peer, id)),
         };
@@ -193,11 +197,23 @@ impl Slots {
         }
     }
 
+    /// `connection` has ended and its nodedown begins: nobody gets it any more.
+    pub(super) fn closing(&self, peer: &str, connection: ConnectionId) {
+        let mut state = self.lock();
+        if state.table.connection(peer) == Some(connection) {
+            state.closing.insert(connection);
+        }
+    }
+
     /// `connection` has ended and its nodedown is done.
     pub(super) fn down(&self, peer: &str, connection: ConnectionId) {
         let mut state = self.lock();
-        state.table.down(peer, connection);
+        state.closing.remove(&connection);
         state.take_back(connection);
+        // Where a replacement is under way, it goes on for those who wait.
+        if state.table.down(peer, connection) == Down::Freed {
+            state.waiters.remove(peer);
+        }
     }
 
     #[cfg(test)]
@@ -239,6 +255,11 @@ impl Slots {
 }
 
 impl State {
+    /// Whether its nodeup is done, and its nodedown has not begun.
+    fn is_usable(&self, connection: ConnectionId) -> bool {
+        !self.opening.contains(&connection) && !self.closing.contains(&connection)
+    }
+
     fn draw(&mut self) -> ConnectionId {
         self.last_id += 1;
         ConnectionId(self.last_id)
@@ -318,7 +339,7 @@ impl Attempt {
         state.take_back(self.id);
         match state.table.failed(&self.peer, self.id) {
             Failed::Freed => state.release(&self.peer, &Err(error)),
-            Failed::StillUp(connection) if !state.opening.contains(&connection) => {
+            Failed::StillUp(connection) if state.is_usable(connection) => {
                 state.release(&self.peer, &Ok(connection));
             }
             Failed::StillUp(_) | Failed::NotOwner => {}
