@@ -422,7 +422,10 @@ fn time(duration: Duration) -> String {
     }
 }
 
+/// A port that nobody listens on, below those that the system hands out by itself: no other socket takes it between this
+/// check and its use.
 fn free_port() -> Result<u16, Failure> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
+    let mut ports = (0..100).map(|_| rand::random_range(10_000..30_000));
+    let free = ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    free.ok_or_else(|| Failure::new("no port from 10000 to 30000 is free: free some"))
 }
