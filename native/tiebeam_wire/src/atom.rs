@@ -8,7 +8,9 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use arcstr::ArcStr;
 
 /// How many names are interned. A large cluster's code uses some ten thousand atoms; 65,536 leaves room, and at
 /// most 1,020 bytes each they can hold 64 MiB at the very worst.
@@ -19,17 +21,10 @@ pub const CHARACTERS_MAX: usize = 255;
 
 /// An Erlang atom.
 #[derive(Clone)]
-pub struct Atom(Repr);
-
-#[derive(Clone)]
-enum Repr {
-    Interned(&'static Entry),
-    Counted(Arc<Entry>),
-}
-
-struct Entry {
-    text: Box<str>,
-}
+pub struct Atom(
+    /// Static if and only if it is interned.
+    ArcStr,
+);
 
 /// The text is longer than [`CHARACTERS_MAX`] characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,19 +68,27 @@ impl Atom {
 
     /// The atom with this text, unless it is not UTF-8 or too long.
     pub(crate) fn from_utf8(text: &[u8]) -> Option<Self> {
+        // What is found is known to be well-formed.
+        if let Some(atom) = Self::recent(text) {
+            return Some(atom);
+        }
         Self::new(std::str::from_utf8(text).ok()?).ok()
+    }
+
+    /// The interned atom with this text, if it was used lately.
+    #[inline]
+    pub(crate) fn recent(text: &[u8]) -> Option<Self> {
+        RECENT.with_borrow(|recent| {
+            recent[cache_slot(text)]
+                .as_ref()
+                .filter(|atom| atom.as_str().as_bytes() == text)
+                .cloned()
+        })
     }
 
     /// Its text, unquoted.
     pub fn as_str(&self) -> &str {
-        &self.entry().text
-    }
-
-    fn entry(&self) -> &Entry {
-        match &self.0 {
-            Repr::Interned(entry) => entry,
-            Repr::Counted(entry) => entry,
-        }
+        &self.0
     }
 }
 
@@ -93,77 +96,75 @@ impl Atom {
 const CACHE: usize = 1024;
 
 thread_local! {
-    static RECENT: RefCell<[Option<&'static Entry>; CACHE]> = const { RefCell::new([None; CACHE]) };
+    static RECENT: RefCell<[Option<Atom>; CACHE]> = const { RefCell::new([const { None }; CACHE]) };
 }
 
-fn cache_slot(text: &str) -> usize {
-    let bytes = text.as_bytes();
+fn cache_slot(text: &[u8]) -> usize {
     let mut word = [0u8; 8];
-    let tail = &bytes[bytes.len().saturating_sub(8)..];
-    word[..tail.len()].copy_from_slice(tail);
+    match text.last_chunk() {
+        Some(tail) => word = *tail,
+        None => word[..text.len()].copy_from_slice(text),
+    }
     let mixed =
-        (u64::from_le_bytes(word) ^ (bytes.len() as u64) << 56).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (u64::from_le_bytes(word) ^ (text.len() as u64) << 56).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 54) as usize % CACHE
 }
 
 fn intern(text: &str) -> Atom {
-    let slot = cache_slot(text);
-    RECENT.with_borrow_mut(|recent| {
-        if let Some(entry) = recent[slot]
-            && *entry.text == *text
-        {
-            return Atom(Repr::Interned(entry));
+    if let Some(atom) = Atom::recent(text.as_bytes()) {
+        return atom;
+    }
+    match intern_in_table(text) {
+        Some(atom) => {
+            RECENT.with_borrow_mut(|recent| {
+                recent[cache_slot(text.as_bytes())] = Some(atom.clone());
+            });
+            atom
         }
-        match intern_in_table(text) {
-            Some(entry) => {
-                recent[slot] = Some(entry);
-                Atom(Repr::Interned(entry))
-            }
-            None => Atom(Repr::Counted(Arc::new(Entry { text: text.into() }))),
-        }
-    })
+        None => Atom(text.into()),
+    }
 }
 
-struct ByText(&'static Entry);
+/// An interned atom, found by its text.
+struct ByText(Atom);
 
 impl PartialEq for ByText {
     fn eq(&self, other: &Self) -> bool {
-        self.0.text == other.0.text
+        self.0.as_str() == other.0.as_str()
     }
 }
 impl Eq for ByText {}
 impl Hash for ByText {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (*self.0.text).hash(state);
+        self.0.as_str().hash(state);
     }
 }
 impl std::borrow::Borrow<str> for ByText {
     fn borrow(&self) -> &str {
-        &self.0.text
+        self.0.as_str()
     }
 }
 
-fn intern_in_table(text: &str) -> Option<&'static Entry> {
+fn intern_in_table(text: &str) -> Option<Atom> {
     static TABLE: OnceLock<Mutex<HashSet<ByText>>> = OnceLock::new();
     let table = TABLE.get_or_init(Mutex::default);
     let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = table.get(text) {
-        return Some(found.0);
+        return Some(found.0.clone());
     }
     if table.len() >= INTERNED_MAX {
         return None;
     }
-    let entry: &'static Entry = Box::leak(Box::new(Entry { text: text.into() }));
-    table.insert(ByText(entry));
-    Some(entry)
+    let text = ArcStr::from(text);
+    ArcStr::leak(&text);
+    table.insert(ByText(Atom(text.clone())));
+    Some(Atom(text))
 }
 
 impl PartialEq for Atom {
     fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Repr::Interned(a), Repr::Interned(b)) => std::ptr::eq(*a, *b),
-            _ => self.as_str() == other.as_str(),
-        }
+        let are_interned = || ArcStr::is_static(&self.0) && ArcStr::is_static(&other.0);
+        ArcStr::ptr_eq(&self.0, &other.0) || (!are_interned() && self.0 == other.0)
     }
 }
 
@@ -237,9 +238,7 @@ mod tests {
 
     #[test]
     fn a_counted_atom_equals_the_interned_one() {
-        let counted = Atom(Repr::Counted(Arc::new(Entry {
-            text: "counted".into(),
-        })));
+        let counted = Atom("counted".into());
         assert_eq!(counted, Atom::of("counted"));
     }
 

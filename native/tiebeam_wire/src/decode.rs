@@ -5,6 +5,8 @@
 //! peer that sends a very deep or very large term loses neither the term nor its connection.
 
 use std::borrow::Cow;
+use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -60,7 +62,7 @@ const NESTED_KEYS_MAX: u8 = 4;
 
 /// Decodes one term with its version byte, and nothing after it, within the default [`Limits`].
 pub fn decode(bytes: &Bytes) -> Result<Term, DecodeError> {
-    decode_with(bytes, &Limits::default())
+    decode_with(bytes, &Limits::DEFAULT)
 }
 
 /// Decodes one term with its version byte, and nothing after it.
@@ -76,8 +78,7 @@ impl Opaque {
     /// Checks that the bytes are one encoded term (a tag and what follows, without the version byte, without
     /// references to a packet's header) and keeps them.
     pub fn new(bytes: Bytes) -> Result<Self, DecodeError> {
-        let limits = Limits::default();
-        let mut decoder = Decoder::new(&bytes, 0, &limits);
+        let mut decoder = Decoder::new(&bytes, 0, &Limits::DEFAULT);
         decoder.skip()?;
         decoder.end()?;
         Ok(Self(Arc::new(bytes)))
@@ -119,6 +120,8 @@ pub struct Decoder<'a> {
     data: &'a [u8],
     /// Whom binaries may share `data` with; without it they are copied.
     owner: Option<&'a Bytes>,
+    /// The owner, as binaries refer to it, once there is one.
+    shared: Option<Arc<Bytes>>,
     at: usize,
     limits: &'a Limits,
     atoms: &'a [Atom],
@@ -188,6 +191,16 @@ enum Container {
 }
 
 impl Frame {
+    #[inline(always)]
+    fn new(kind: Container, len: usize, keys: u8) -> Self {
+        Self {
+            kind,
+            items: Vec::with_capacity(len),
+            missing: len,
+            keys,
+        }
+    }
+
     /// How many more terms must follow, at one byte each.
     fn required(&self) -> usize {
         self.missing + usize::from(matches!(self.kind, Container::List))
@@ -203,6 +216,29 @@ impl Frame {
 enum Step {
     Value(Term),
     Open(Frame),
+}
+
+enum Tail {
+    /// The list is proper, and complete.
+    Nil,
+    /// The list is complete.
+    Leaf(Term),
+    /// The list goes on.
+    Unread,
+}
+
+/// A list with this tail, which is no list; `[|tail]` is the tail.
+fn improper(elements: Vec<Term>, tail: Term) -> Term {
+    if elements.is_empty() {
+        tail
+    } else {
+        Term::Improper(Box::new(Improper { elements, tail }))
+    }
+}
+
+thread_local! {
+    /// The stack of the last decoder, empty but with its room: at most [`Limits::depth`] frames.
+    static STACK: Cell<Vec<Frame>> = const { Cell::new(Vec::new()) };
 }
 
 impl<'a> Decoder<'a> {
@@ -224,6 +260,7 @@ impl<'a> Decoder<'a> {
         Self {
             data,
             owner: None,
+            shared: None,
             at: 0,
             limits,
             atoms: &[],
@@ -304,7 +341,19 @@ impl<'a> Decoder<'a> {
     }
 
     /// Reads an atom.
+    #[inline]
     pub fn atom(&mut self) -> Result<Atom, DecodeError> {
+        if let [tag::SMALL_ATOM_UTF8, len, rest @ ..] = &self.data[self.at..]
+            && let Some(text) = rest.get(..usize::from(*len))
+            && let Some(atom) = Atom::recent(text)
+        {
+            self.at += 2 + text.len();
+            return Ok(atom);
+        }
+        self.any_atom()
+    }
+
+    fn any_atom(&mut self) -> Result<Atom, DecodeError> {
         let tag = self.u8()?;
         match self.atom_of(tag)? {
             Some(atom) => Ok(atom),
@@ -433,40 +482,63 @@ impl<'a> Decoder<'a> {
 
     /// Reads one term that is not compressed.
     fn plain(&mut self) -> Result<Term, DecodeError> {
-        let mut frame = match self.step(0, 0, 0)? {
-            Step::Value(value) => return Ok(value),
-            Step::Open(frame) => frame,
+        let mut frame = match self.common_container(0, 0, 0) {
+            Some((kind, len)) => Frame::new(kind, len, 0),
+            None => match self.step(0, 0, 0)? {
+                Step::Value(value) => return Ok(value),
+                Step::Open(frame) => frame,
+            },
         };
-        let mut parents: Vec<Frame> = Vec::new();
+        let mut parents = STACK.take();
         // Elements that the containers on the stack still wait for. Each takes at least one byte, so a packet can
         // announce no more than it carries, however its containers nest.
         let mut waiting = 0usize;
         loop {
             while frame.missing > 0 {
                 frame.missing -= 1;
-                let required = waiting + frame.required();
-                match self.step(parents.len() + 1, required, frame.keys_of_next())? {
-                    Step::Value(value) => frame.items.push(value),
-                    Step::Open(inner) => {
-                        waiting = required;
-                        parents.push(std::mem::replace(&mut frame, inner));
-                    }
+                if let Some(value) = self.common_leaf() {
+                    frame.items.push(value);
+                    continue;
                 }
+                let required = waiting + frame.required();
+                let depth = parents.len() + 1;
+                let keys = frame.keys_of_next();
+                if let Some((kind, len)) = self.common_container(depth, required, keys) {
+                    waiting = required;
+                    let inner = Frame::new(kind, len, keys);
+                    parents.push(std::mem::replace(&mut frame, inner));
+                    continue;
+                }
+                let inner = match self.peek() {
+                    Some(tag::NEW_PID) => {
+                        frame.items.push(Term::Pid(self.pid()?));
+                        continue;
+                    }
+                    Some(tag::NEWER_REFERENCE) => {
+                        frame.items.push(Term::Reference(self.reference()?));
+                        continue;
+                    }
+                    _ => match self.step(depth, required, keys)? {
+                        Step::Value(value) => {
+                            frame.items.push(value);
+                            continue;
+                        }
+                        Step::Open(inner) => inner,
+                    },
+                };
+                waiting = required;
+                parents.push(std::mem::replace(&mut frame, inner));
             }
             let value = match frame.kind {
                 Container::List => match self.tail(&mut frame, waiting)? {
-                    true => Term::List(frame.items),
-                    false => continue,
+                    Tail::Nil => Term::List(frame.items),
+                    Tail::Leaf(tail) => improper(frame.items, tail),
+                    Tail::Unread => continue,
                 },
                 Container::Tuple => Term::Tuple(frame.items),
-                Container::Improper => match (frame.items.pop(), frame.items.is_empty()) {
-                    (Some(tail), false) => Term::Improper(Box::new(Improper {
-                        elements: frame.items,
-                        tail,
-                    })),
-                    // `[|tail]` is the tail.
-                    (Some(tail), true) => tail,
-                    (None, _) => Term::List(frame.items),
+                Container::Improper => match frame.items.pop() {
+                    Some(tail) => improper(frame.items, tail),
+                    None => Term::List(frame.items),
                 },
                 Container::Map => {
                     let map = Map(frame.items);
@@ -481,7 +553,10 @@ impl<'a> Decoder<'a> {
                 }
             };
             match parents.pop() {
-                None => return Ok(value),
+                None => {
+                    STACK.set(parents);
+                    return Ok(value);
+                }
                 Some(parent) => {
                     frame = parent;
                     waiting -= frame.required();
@@ -491,20 +566,20 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Reads the tail of a list whose elements are all there. Returns whether the list is complete; if not, the
-    /// frame has been told what to wait for. A tail that is a list again goes on in the same frame: a chain of
-    /// tails is neither deep nor copied link by link.
-    fn tail(&mut self, frame: &mut Frame, waiting: usize) -> Result<bool, DecodeError> {
+    /// Reads the tail of a list whose elements are all there, or tells the frame what to wait for. A tail that is a
+    /// list again goes on in the same frame: a chain of tails is neither deep nor copied link by link.
+    fn tail(&mut self, frame: &mut Frame, waiting: usize) -> Result<Tail, DecodeError> {
         let start = self.at;
-        match self.u8()? {
-            tag::NIL => return Ok(true),
+        let tag = self.u8()?;
+        match tag {
+            tag::NIL => return Ok(Tail::Nil),
             tag::STRING => {
                 let len = usize::from(self.u16()?);
                 if len <= self.terms {
                     self.terms -= len;
                     let bytes = self.take(len)?;
                     frame.items.extend(integers(bytes));
-                    return Ok(true);
+                    return Ok(Tail::Nil);
                 }
             }
             tag::LIST => {
@@ -514,15 +589,26 @@ impl<'a> Decoder<'a> {
                     self.require(waiting.saturating_add(len).saturating_add(1))?;
                     frame.items.reserve(len);
                     frame.missing = len;
-                    return Ok(false);
+                    return Ok(Tail::Unread);
                 }
             }
-            _ => {}
+            tag::SMALL_TUPLE
+            | tag::LARGE_TUPLE
+            | tag::MAP
+            | tag::NEW_FUN
+            | tag::LARGE_BIG
+            | tag::NATIVE_RECORD
+            | tag::LOCAL => {}
+            // The `[alias|Ref]` of a call.
+            tag::NEWER_REFERENCE => {
+                return Ok(Tail::Leaf(Term::Reference(self.reference_of(tag)?)));
+            }
+            _ => return self.leaf(tag).map(Tail::Leaf),
         }
         self.at = start;
         frame.kind = Container::Improper;
         frame.missing = 1;
-        Ok(false)
+        Ok(Tail::Unread)
     }
 
     /// Checks that so many bytes are left.
@@ -575,17 +661,9 @@ impl<'a> Decoder<'a> {
             return self.keep(start);
         }
         self.terms -= len;
-        let frame = Frame {
-            kind,
-            items: Vec::new(),
-            missing: len,
-            keys,
-        };
-        self.require(waiting.saturating_add(frame.required()))?;
-        Ok(Step::Open(Frame {
-            items: Vec::with_capacity(len),
-            ..frame
-        }))
+        let tail = usize::from(matches!(kind, Container::List));
+        self.require(waiting.saturating_add(len).saturating_add(tail))?;
+        Ok(Step::Open(Frame::new(kind, len, keys)))
     }
 
     /// The length that is next, unread.
@@ -600,6 +678,76 @@ impl<'a> Decoder<'a> {
         self.at = start;
         self.opaque()
             .map(|opaque| Step::Value(Term::Opaque(opaque)))
+    }
+
+    /// Reads a leaf of a kind that messages are mostly made of, if one is next and is whole. Anything else, and
+    /// whatever is wrong, is left to [`Decoder::step`].
+    #[inline(always)]
+    fn common_leaf(&mut self) -> Option<Term> {
+        let data = self.data;
+        let (len, value) = match &data[self.at..] {
+            [tag::SMALL_INTEGER, byte, ..] => (2, Term::Integer(i64::from(*byte))),
+            [tag::INTEGER, a, b, c, d, ..] => {
+                let word = i32::from_be_bytes([*a, *b, *c, *d]);
+                (5, Term::Integer(i64::from(word)))
+            }
+            [tag::SMALL_ATOM_UTF8, len, rest @ ..] => {
+                let len = usize::from(*len);
+                let atom = Atom::recent(rest.get(..len)?)?;
+                (2 + len, Term::Atom(atom))
+            }
+            [tag::ATOM_CACHE_REF, index, ..] => {
+                let atom = self.atoms.get(usize::from(*index))?;
+                (2, Term::Atom(atom.clone()))
+            }
+            [tag::BINARY, 0, 0, 0, len, rest @ ..] => {
+                let len = usize::from(*len);
+                let binary = Binary::start_of(rest.first_chunk()?, len)?;
+                (5 + len, Term::Binary(binary))
+            }
+            [tag::NEW_FLOAT, rest @ ..] => {
+                let float = f64::from_be_bytes(*rest.first_chunk()?);
+                (
+                    9,
+                    Term::Float(Some(float).filter(|float| float.is_finite())?),
+                )
+            }
+            [tag::NIL, ..] => (1, Term::List(Vec::new())),
+            _ => return None,
+        };
+        self.at += len;
+        Some(value)
+    }
+
+    /// Reads the header of a container that messages are mostly made of, if one is next and within the limits.
+    /// What exceeds them is left to [`Decoder::step`], as are maps inside keys.
+    #[inline(always)]
+    fn common_container(
+        &mut self,
+        depth: usize,
+        waiting: usize,
+        keys: u8,
+    ) -> Option<(Container, usize)> {
+        let (header, kind, len, tail) = match &self.data[self.at..] {
+            [tag::SMALL_TUPLE, arity, ..] => (2, Container::Tuple, usize::from(*arity), 0),
+            [tag::LIST, a, b, c, d, ..] => {
+                let len = u32::from_be_bytes([*a, *b, *c, *d]);
+                (5, Container::List, len as usize, 1)
+            }
+            [tag::MAP, a, b, c, d, ..] if keys == 0 => {
+                let len = u32::from_be_bytes([*a, *b, *c, *d]);
+                (5, Container::Map, (len as usize).saturating_mul(2), 0)
+            }
+            _ => return None,
+        };
+        let left = self.data.len() - self.at - header;
+        let fits = waiting.saturating_add(len).saturating_add(tail) <= left;
+        if !fits || depth >= self.limits.depth || len > self.terms {
+            return None;
+        }
+        self.terms -= len;
+        self.at += header;
+        Some((kind, len))
     }
 
     fn leaf(&mut self, tag: u8) -> Result<Term, DecodeError> {
@@ -693,19 +841,22 @@ impl<'a> Decoder<'a> {
         Ok(if len <= crate::term::INLINE_MAX {
             Binary::copy(slice)
         } else {
-            Binary::new(self.shared(start..start + len))
+            self.long_binary(start..start + len)
         })
     }
 
-    fn shared(&self, range: std::ops::Range<usize>) -> Bytes {
+    fn long_binary(&mut self, range: Range<usize>) -> Binary {
         match self.owner {
-            Some(bytes) => bytes.slice(range),
-            None => Bytes::copy_from_slice(&self.data[range]),
+            Some(owner) => {
+                let owner = self.shared.get_or_insert_with(|| Arc::new(owner.clone()));
+                Binary::part(owner, range)
+            }
+            None => Binary::copy(&self.data[range]),
         }
     }
 
     /// Reads the length of a bit string, the number of bits of its last byte, and its bytes.
-    fn bits(&mut self) -> Result<(u8, std::ops::Range<usize>), DecodeError> {
+    fn bits(&mut self) -> Result<(u8, Range<usize>), DecodeError> {
         let len = self.u32()? as usize;
         let bits = self.u8()?;
         let start = self.at;
@@ -719,8 +870,8 @@ impl<'a> Decoder<'a> {
 
     fn bit_string(&mut self) -> Result<Term, DecodeError> {
         let (bits, range) = self.bits()?;
-        let bytes = self.shared(range);
-        Ok(match BitString::new(Binary::new(bytes), bits) {
+        let bytes = self.long_binary(range);
+        Ok(match BitString::new(bytes, bits) {
             Ok(bits) => Term::BitString(Box::new(bits)),
             Err(binary) => Term::Binary(binary),
         })
@@ -755,17 +906,16 @@ impl<'a> Decoder<'a> {
 
     fn pid_of(&mut self, tag: u8) -> Result<Pid, DecodeError> {
         let node = self.atom()?;
-        let id = self.u32()?;
-        let serial = self.u32()?;
-        let creation = if tag == tag::NEW_PID {
-            self.u32()?
-        } else {
-            u32::from(self.u8()?)
+        let numbers: [u8; 8] = self.array()?;
+        let [a, b, c, d, e, f, g, h] = numbers;
+        let creation = match tag {
+            tag::NEW_PID => self.u32()?,
+            _ => u32::from(self.u8()?),
         };
         Ok(Pid {
             node,
-            id,
-            serial,
+            id: u32::from_be_bytes([a, b, c, d]),
+            serial: u32::from_be_bytes([e, f, g, h]),
             creation,
         })
     }
@@ -798,20 +948,21 @@ impl<'a> Decoder<'a> {
             _ => self.reference_words()?,
         };
         let node = self.atom()?;
-        let mut words = [0; REFERENCE_WORDS_MAX];
-        if tag == tag::REFERENCE {
-            words[0] = self.u32()?;
-            return Ok(Reference::new(node, u32::from(self.u8()?), &words[..1]));
-        }
-        let creation = if tag == tag::NEWER_REFERENCE {
-            self.u32()?
-        } else {
-            u32::from(self.u8()?)
+        // The oldest kind has its creation after its word.
+        let before = match tag {
+            tag::NEWER_REFERENCE => self.u32()?,
+            tag::NEW_REFERENCE => u32::from(self.u8()?),
+            _ => 0,
         };
-        for word in &mut words[..len] {
-            *word = self.u32()?;
+        let mut words = [0; REFERENCE_WORDS_MAX];
+        for (word, bytes) in words.iter_mut().zip(self.take(4 * len)?.as_chunks().0) {
+            *word = u32::from_be_bytes(*bytes);
         }
-        Ok(Reference::new(node, creation, &words[..len]))
+        let creation = match tag {
+            tag::REFERENCE => u32::from(self.u8()?),
+            _ => before,
+        };
+        Ok(Reference::with_words(node, creation, words, len as u8))
     }
 
     /// The length of the atom's text, if it is the tag of an atom that is written out.
@@ -934,7 +1085,10 @@ impl<'a> Decoder<'a> {
             self.walk(Some(&mut out))?;
             Bytes::from(out)
         } else {
-            self.shared(start..self.at)
+            match self.owner {
+                Some(owner) => owner.slice(start..self.at),
+                None => Bytes::copy_from_slice(&self.data[start..self.at]),
+            }
         };
         Ok(Opaque(Arc::new(bytes)))
     }

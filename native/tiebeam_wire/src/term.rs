@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -63,22 +63,53 @@ pub enum Term {
 #[derive(Clone)]
 pub struct Binary(Storage);
 
-/// The longest binary that is stored in place.
+/// The longest binary that is stored in place: as much as a [`Term`] has room for.
 pub const INLINE_MAX: usize = 22;
 
 #[derive(Clone)]
 enum Storage {
-    Inline { len: u8, bytes: [u8; INLINE_MAX] },
-    Shared(Bytes),
+    Inline {
+        len: u8,
+        bytes: [u8; INLINE_MAX],
+    },
+    /// Part of a packet. All binaries of a packet count references to one owner; that, and offsets of 32 bits, keep
+    /// a term at four words.
+    Shared {
+        owner: Arc<Bytes>,
+        at: u32,
+        len: u32,
+    },
 }
 
 impl Binary {
     /// A view of these bytes, or a copy where they are few.
+    ///
+    /// # Panics
+    /// With 2^32 or more bytes, which the external term format cannot say.
     pub fn new(bytes: Bytes) -> Self {
         if bytes.len() <= INLINE_MAX {
-            Self::copy(&bytes)
-        } else {
-            Self(Storage::Shared(bytes))
+            return Self::copy(&bytes);
+        }
+        let len = u32::try_from(bytes.len()).expect("a binary has fewer than 2^32 bytes");
+        Self(Storage::Shared {
+            owner: Arc::new(bytes),
+            at: 0,
+            len,
+        })
+    }
+
+    /// A view of a part of a packet, or a copy where it is short.
+    pub(crate) fn part(owner: &Arc<Bytes>, range: Range<usize>) -> Self {
+        if range.len() <= INLINE_MAX {
+            return Self::copy(&owner[range]);
+        }
+        match (u32::try_from(range.start), u32::try_from(range.len())) {
+            (Ok(at), Ok(len)) => Self(Storage::Shared {
+                owner: Arc::clone(owner),
+                at,
+                len,
+            }),
+            _ => Self::new(owner.slice(range)),
         }
     }
 
@@ -92,23 +123,35 @@ impl Binary {
                 bytes,
             })
         } else {
-            Self(Storage::Shared(Bytes::copy_from_slice(slice)))
+            Self::new(Bytes::copy_from_slice(slice))
         }
+    }
+
+    /// The first bytes of these, if so few fit in place. Copying all of them at once takes two instructions.
+    #[inline]
+    pub(crate) fn start_of(bytes: &[u8; INLINE_MAX], len: usize) -> Option<Self> {
+        let bytes = *bytes;
+        (len <= INLINE_MAX).then_some(Self(Storage::Inline {
+            len: len as u8,
+            bytes,
+        }))
     }
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
             Storage::Inline { len, bytes } => &bytes[..usize::from(*len)],
-            Storage::Shared(bytes) => bytes,
+            Storage::Shared { owner, at, len } => &owner[*at as usize..][..*len as usize],
         }
     }
 
     /// The bytes as a shared buffer; copies only short ones.
     pub fn into_bytes(self) -> Bytes {
-        match self.0 {
-            Storage::Inline { len, bytes } => Bytes::copy_from_slice(&bytes[..usize::from(len)]),
-            Storage::Shared(bytes) => bytes,
+        match &self.0 {
+            Storage::Inline { len, bytes } => Bytes::copy_from_slice(&bytes[..usize::from(*len)]),
+            Storage::Shared { owner, at, len } => {
+                owner.slice(*at as usize..*at as usize + *len as usize)
+            }
         }
     }
 }
@@ -218,7 +261,7 @@ pub struct Map(
 );
 
 /// The most pairs that are searched one by one; larger maps are hashed to be compared.
-const FEW_PAIRS: usize = 8;
+const FEW_PAIRS: usize = 12;
 
 impl Map {
     /// An empty map.
@@ -278,6 +321,14 @@ impl Map {
     /// choice of keys makes this quadratic.
     pub(crate) fn has_distinct_keys(&self) -> bool {
         let mut keys = self.iter().map(|(key, _)| key);
+        let next = self.iter().skip(1).map(|(key, _)| key);
+        if keys
+            .clone()
+            .zip(next)
+            .all(|(key, next)| key.comes_before(next))
+        {
+            return true;
+        }
         if self.len() <= FEW_PAIRS {
             let rest = keys.clone();
             return keys
@@ -384,11 +435,21 @@ impl Reference {
         );
         let mut all = [0; REFERENCE_WORDS_MAX];
         all[..words.len()].copy_from_slice(words);
+        Self::with_words(node, creation, all, words.len() as u8)
+    }
+
+    /// A reference of the first `len` words; the others are zero.
+    pub(crate) fn with_words(
+        node: Atom,
+        creation: u32,
+        words: [u32; REFERENCE_WORDS_MAX],
+        len: u8,
+    ) -> Self {
         Self(Arc::new(ReferenceParts {
             node,
             creation,
-            len: words.len() as u8,
-            words: all,
+            len,
+            words,
         }))
     }
 
@@ -506,6 +567,19 @@ impl Term {
                 Self::cons(elements, rest.tail)
             }
             tail => Self::Improper(Box::new(Improper { elements, tail })),
+        }
+    }
+
+    /// Whether this comes before the other in an order of the terms that are mostly keys. OTP sends the keys of
+    /// small maps in order, and then comparing neighbours proves that all differ.
+    fn comes_before(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Integer(a), Self::Integer(b)) => a < b,
+            (Self::Atom(a), Self::Atom(b)) => a < b,
+            (Self::Binary(a), Self::Binary(b)) => a.as_slice() < b.as_slice(),
+            (Self::Integer(_), Self::Atom(_) | Self::Binary(_))
+            | (Self::Atom(_), Self::Binary(_)) => true,
+            _ => false,
         }
     }
 
