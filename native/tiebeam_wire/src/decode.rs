@@ -495,9 +495,12 @@ impl<'a> Decoder<'a> {
         let mut waiting = 0usize;
         loop {
             while frame.missing > 0 {
+                if let Some(tag::SMALL_INTEGER | tag::INTEGER) = self.peek() {
+                    self.integer_run(&mut frame)?;
+                    continue;
+                }
                 frame.missing -= 1;
-                if let Some(value) = self.common_leaf() {
-                    frame.items.push(value);
+                if self.common_leaf(&mut frame.items).is_some() {
                     continue;
                 }
                 let required = waiting + frame.required();
@@ -680,43 +683,72 @@ impl<'a> Decoder<'a> {
             .map(|opaque| Step::Value(Term::Opaque(opaque)))
     }
 
+    /// Reads an integer of at most 32 bits, which is next, and those that follow it.
+    ///
+    /// In a function of its own: merged into the loop over all kinds, each integer would pass through memory.
+    #[inline(never)]
+    fn integer_run(&mut self, frame: &mut Frame) -> Result<(), DecodeError> {
+        let start = &self.data[self.at..];
+        let mut rest = start;
+        while frame.missing > 0 {
+            let integer;
+            (integer, rest) = match rest {
+                [tag::SMALL_INTEGER, byte, rest @ ..] => (i64::from(*byte), rest),
+                [tag::INTEGER, a, b, c, d, rest @ ..] => {
+                    (i64::from(i32::from_be_bytes([*a, *b, *c, *d])), rest)
+                }
+                _ => break,
+            };
+            frame.items.push(Term::Integer(integer));
+            frame.missing -= 1;
+        }
+        self.at += start.len() - rest.len();
+        match rest.len() {
+            same if same == start.len() => Err(self.error(Kind::Truncated)),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads a leaf of a kind that messages are mostly made of, if one is next and is whole. Anything else, and
     /// whatever is wrong, is left to [`Decoder::step`].
+    ///
+    /// Each kind is pushed where it is made: a term that is made in one place and pushed in another passes through
+    /// memory, which costs more than all the rest.
     #[inline(always)]
-    fn common_leaf(&mut self) -> Option<Term> {
+    fn common_leaf(&mut self, items: &mut Vec<Term>) -> Option<()> {
         let data = self.data;
-        let (len, value) = match &data[self.at..] {
-            [tag::SMALL_INTEGER, byte, ..] => (2, Term::Integer(i64::from(*byte))),
-            [tag::INTEGER, a, b, c, d, ..] => {
-                let word = i32::from_be_bytes([*a, *b, *c, *d]);
-                (5, Term::Integer(i64::from(word)))
-            }
+        match &data[self.at..] {
             [tag::SMALL_ATOM_UTF8, len, rest @ ..] => {
                 let len = usize::from(*len);
-                let atom = Atom::recent(rest.get(..len)?)?;
-                (2 + len, Term::Atom(atom))
+                items.push(Term::Atom(Atom::recent(rest.get(..len)?)?));
+                self.at += 2 + len;
             }
             [tag::ATOM_CACHE_REF, index, ..] => {
                 let atom = self.atoms.get(usize::from(*index))?;
-                (2, Term::Atom(atom.clone()))
+                items.push(Term::Atom(atom.clone()));
+                self.at += 2;
             }
             [tag::BINARY, 0, 0, 0, len, rest @ ..] => {
                 let len = usize::from(*len);
                 let binary = Binary::start_of(rest.first_chunk()?, len)?;
-                (5 + len, Term::Binary(binary))
+                items.push(Term::Binary(binary));
+                self.at += 5 + len;
             }
             [tag::NEW_FLOAT, rest @ ..] => {
                 let float = f64::from_be_bytes(*rest.first_chunk()?);
-                (
-                    9,
-                    Term::Float(Some(float).filter(|float| float.is_finite())?),
-                )
+                if !float.is_finite() {
+                    return None;
+                }
+                items.push(Term::Float(float));
+                self.at += 9;
             }
-            [tag::NIL, ..] => (1, Term::List(Vec::new())),
+            [tag::NIL, ..] => {
+                items.push(Term::List(Vec::new()));
+                self.at += 1;
+            }
             _ => return None,
-        };
-        self.at += len;
-        Some(value)
+        }
+        Some(())
     }
 
     /// Reads the header of a container that messages are mostly made of, if one is next and within the limits.
