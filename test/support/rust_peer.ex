@@ -4,7 +4,9 @@ defmodule Support.RustPeer do
 
   @doc "The program under test: `TIEBEAM_BIN`, or the release build."
   def program do
-    path = System.get_env("TIEBEAM_BIN") || Path.expand("target/release/tiebeam")
+    path =
+      System.get_env("TIEBEAM_BIN") ||
+        Path.expand("release/tiebeam", System.get_env("CARGO_TARGET_DIR", "target"))
 
     if not File.exists?(path) do
       ExUnit.Assertions.flunk("""
