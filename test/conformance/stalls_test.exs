@@ -30,7 +30,7 @@ for kind <- Support.Target.kinds() do
 
         does_not_insist = fn ->
           name = Net.name("raw")
-          _first = RawPeer.connect!(u.node, name: name)
+          u.node |> RawPeer.connect!(name: name) |> RawPeer.round_trip()
           socket = RawPeer.open(u.node)
           {:ok, "alive"} = RawPeer.introduce(socket, name, RawPeer.pass_through())
           socket
