@@ -173,8 +173,13 @@ pub struct Limits {
     /// fail (exits, downs, acknowledgements) may go to twice this; then the peer is not reading, and is closed.
     /// Default 128 MiB: two of the largest messages that people send.
     pub send_queue: usize,
-    /// Messages kept for a peer while a connection to it is set up. Default 10,000.
+    /// Signals kept for a peer while a connection to it is set up, as long as their size stays below
+    /// [`Limits::send_queue`]. Those that end a link or a monitor may go to twice this, so that none is lost whose
+    /// beginning was kept. Default 10,000.
     pub connecting: usize,
+    /// Links and monitors that others may hold on one process: each takes some 200 bytes, and the peer pays nothing. One
+    /// more is answered as if the process had ended, with the reason `system_limit`. Default 1,048,576.
+    pub relations: usize,
     /// Processes at one time. Default 262,144, as the BEAM's.
     pub processes: usize,
 }
@@ -186,6 +191,7 @@ impl Default for Limits {
             send_buffer: 1 << 20,
             send_queue: 128 << 20,
             connecting: 10_000,
+            relations: 1 << 20,
             processes: 262_144,
         }
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tiebeam_wire::control::Control;
+use tiebeam_wire::control::{Control, Target};
 use tiebeam_wire::flags::Flags;
 use tiebeam_wire::frame::{Encoded, Frame, FrameDecoder, FrameEncoder, FrameLimits, LargeMessage};
 use tiebeam_wire::{Atom, Pid, Term};
@@ -37,7 +37,7 @@ const SPARE_MAX: usize = 1 << 20;
 const LAST_WRITE: Duration = Duration::from_millis(500);
 
 /// Large messages that may be under way at once. Each is bounded by the send queue; the count bounds the work of
-/// taking turns.
+/// taking turns. Large exit reasons may go beyond it: they must not be lost, and the queue bounds them too.
 const LANES_MAX: usize = 1024;
 
 /// A connection that is up.
@@ -125,9 +125,13 @@ struct Waiting {
 /// A message was not taken.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    Busy { queued: usize },
+    Busy {
+        queued: usize,
+    },
     Closed,
     Encode(String),
+    /// It is for a process of an earlier incarnation of the peer, which would close the connection.
+    Stale,
 }
 
 /// A message that was not taken, and why.
@@ -195,13 +199,18 @@ impl Connection {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a message. Does not block.
+    /// Queues a message. Does not block. `sender` is needed where the message does not name the process that it comes
+    /// from; what one process sends arrives in order.
     pub(crate) fn enqueue(
         &self,
         control: Control,
         payload: Option<Term>,
+        sender: Option<&Pid>,
         urgency: Urgency,
     ) -> Result<(), Box<Rejected>> {
+        if particular_addressee(&control).is_some_and(|to| to.creation != self.creation) {
+            return Err(Rejected::new(control, Refused::Stale));
+        }
         let mut outbox = self.outbox();
         if outbox.closed {
             return Err(Rejected::new(control, Refused::Closed));
@@ -220,7 +229,7 @@ impl Connection {
         }
         // The writer was woken when the first bytes came; it takes whatever is there by then.
         let idle = outbox.buffer.is_empty() && outbox.lanes.is_empty();
-        let result = outbox.add(control, payload);
+        let result = outbox.add(control, payload, sender, urgency);
         drop(outbox);
         if idle {
             self.wake.notify_one();
@@ -438,9 +447,15 @@ impl Outbox {
         self.buffer.len() + self.in_flight + self.waiting
     }
 
-    fn add(&mut self, control: Control, payload: Option<Term>) -> Result<(), Box<Rejected>> {
+    fn add(
+        &mut self,
+        control: Control,
+        payload: Option<Term>,
+        sender: Option<&Pid>,
+        urgency: Urgency,
+    ) -> Result<(), Box<Rejected>> {
         if !self.lanes.is_empty() {
-            let from = control.from();
+            let from = control.from().or(sender);
             if let Some(lane) = self
                 .lanes
                 .iter_mut()
@@ -461,16 +476,16 @@ impl Outbox {
             .encode(&control, payload.as_ref(), &mut self.buffer)
         {
             Ok(Encoded::Whole) => Ok(()),
-            Ok(Encoded::Large(_)) if self.lanes.len() >= LANES_MAX => Err(Rejected::new(
-                control,
-                Refused::Busy {
-                    queued: self.queued(),
-                },
-            )),
+            Ok(Encoded::Large(_))
+                if urgency == Urgency::Ordinary && self.lanes.len() >= LANES_MAX =>
+            {
+                let queued = self.queued();
+                Err(Rejected::new(control, Refused::Busy { queued }))
+            }
             Ok(Encoded::Large(large)) => {
                 self.waiting += large.remaining();
                 self.lanes.push_back(Lane {
-                    from: control.from().cloned(),
+                    from: control.from().or(sender).cloned(),
                     large,
                     then: VecDeque::new(),
                 });
@@ -519,9 +534,26 @@ impl Outbox {
     }
 }
 
+/// Whom a signal is for that a BEAM does not take, or need not get, for a process of its earlier incarnation: on most of
+/// these it closes the connection, on the others it answers `noproc`.
+fn particular_addressee(control: &Control) -> Option<&Pid> {
+    match control {
+        Control::Link { to, .. }
+        | Control::Monitor {
+            target: Target::Pid(to),
+            ..
+        }
+        | Control::Exit { to, .. }
+        | Control::UnlinkId { to, .. }
+        | Control::UnlinkIdAck { to, .. }
+        | Control::Unlink { to, .. } => Some(to),
+        _ => None,
+    }
+}
+
 /// About how many bytes a message takes, in memory or encoded.
-fn weight(payload: Option<&Term>) -> usize {
-    let mut total = 0;
+pub(crate) fn weight(payload: Option<&Term>) -> usize {
+    let mut total = size_of::<Waiting>();
     let mut rest: Vec<&Term> = payload.into_iter().collect();
     while let Some(term) = rest.pop() {
         total += size_of::<Term>();

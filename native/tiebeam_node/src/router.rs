@@ -19,11 +19,11 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::config::Limits;
-use crate::connection::{Connection, Reason, Refused, Rejected, Urgency};
+use crate::connection::{Connection, Reason, Refused, Rejected, Urgency, weight};
 use crate::error::{SendError, SpawnError};
 use crate::function::{Function, FunctionKey};
 use crate::node::NodeEvent;
-use crate::process::entry::{Entry, Remains};
+use crate::process::entry::{Entry, Remains, State};
 use crate::process::mailbox::{Item, Mailbox};
 use crate::process::{Destination, Target};
 
@@ -36,11 +36,28 @@ const ID_BITS: u32 = 28;
 /// Subscriptions to node events; each is a queue that somebody must read.
 const SUBSCRIBERS_MAX: usize = 10_000;
 
+/// Peers that are connected or dialled at one time. A mesh has hundreds; a peer that makes us answer to made-up nodes
+/// makes us dial each of them.
+const PEERS_MAX: usize = 10_000;
+
 /// A signal on its way.
 pub(crate) struct Routed {
     node: Atom,
     control: Control,
     payload: Option<Term>,
+    /// Whose signal it is, where it does not say so itself.
+    sender: Option<Pid>,
+}
+
+impl Routed {
+    fn new(node: Atom, control: Control, payload: Option<Term>) -> Self {
+        Self {
+            node,
+            control,
+            payload,
+            sender: None,
+        }
+    }
 }
 
 /// What came of a question that waits by reference.
@@ -55,8 +72,37 @@ pub(crate) enum Outcome {
 /// A peer, as senders see it.
 enum Peer {
     /// A connection is being set up; these signals wait for it.
-    Connecting(Vec<(Control, Option<Term>)>),
+    Connecting(Backlog),
     Up(Arc<Connection>),
+}
+
+/// What waits for a connection, in order.
+#[derive(Default)]
+struct Backlog {
+    signals: Vec<Routed>,
+    /// About how many bytes they take.
+    weight: usize,
+}
+
+impl Backlog {
+    fn push(&mut self, signal: Routed, limits: &Limits) -> Result<(), Box<Rejected>> {
+        let most = match signal.control {
+            Control::Exit { .. }
+            | Control::Demonitor { .. }
+            | Control::UnlinkId { .. }
+            | Control::UnlinkIdAck { .. }
+            | Control::Unlink { .. } => 2 * limits.connecting,
+            _ => limits.connecting,
+        };
+        let is_end = most > limits.connecting;
+        if self.signals.len() >= most || (self.weight > limits.send_queue && !is_end) {
+            let queued = self.signals.len();
+            return Err(Rejected::new(signal.control, Refused::Busy { queued }));
+        }
+        self.weight += weight(signal.payload.as_ref());
+        self.signals.push(signal);
+        Ok(())
+    }
 }
 
 /// All that a node knows.
@@ -375,12 +421,13 @@ impl Router {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(SendError::Stopping);
         }
-        let Err(rejected) = self.hand_over(&node, control, Some(message), Urgency::Ordinary) else {
+        let taken = self.hand_over(&node, control, Some(message), None, Urgency::Ordinary);
+        let Err(rejected) = taken else {
             return Ok(());
         };
         match rejected.refused {
-            // A lost connection loses what was sent to it: Erlang promises no more.
-            Refused::Closed => Ok(()),
+            // A lost connection loses what was sent to it: Erlang promises no more. Nor is anybody told of the dead.
+            Refused::Closed | Refused::Stale => Ok(()),
             Refused::Busy { queued } => Err(SendError::Busy { node, queued }),
             Refused::Encode(reason) => Err(SendError::Encode(reason)),
         }
@@ -418,6 +465,15 @@ impl Router {
                 },
                 None,
             );
+            // Killed meanwhile: its exit may have been told before the link was. Told twice, it counts once.
+            let exited = entry.state().exited.clone();
+            if let Some(reason) = exited {
+                let control = Control::Exit {
+                    from: entry.pid.clone(),
+                    to: to.clone(),
+                };
+                self.route(to.node.clone(), control, Some(reason));
+            }
         }
     }
 
@@ -459,16 +515,22 @@ impl Router {
                 .monitoring
                 .insert(reference.clone(), (target.clone(), node.clone()));
         }
-        let target = target.into();
-        self.route(
-            node,
-            Control::Monitor {
+        let target: tiebeam_wire::control::Target = target.into();
+        let control = Control::Monitor {
+            from: entry.pid.clone(),
+            target: target.clone(),
+            reference: reference.clone(),
+        };
+        self.route(node.clone(), control, None);
+        // Killed meanwhile: the end of the monitor may have been told before its beginning.
+        if !entry.is_alive() {
+            let control = Control::Demonitor {
                 from: entry.pid.clone(),
                 target,
                 reference,
-            },
-            None,
-        );
+            };
+            self.route(node, control, None);
+        }
     }
 
     pub(crate) fn demonitor(&self, entry: &Entry, reference: &Reference) {
@@ -502,74 +564,57 @@ impl Router {
 
     /// Routes a signal and all that it causes.
     pub(crate) fn route(&self, node: Atom, control: Control, payload: Option<Term>) {
-        self.work_off(VecDeque::from([Routed {
-            node,
-            control,
-            payload,
-        }]));
+        self.work_off(VecDeque::from([Routed::new(node, control, payload)]));
     }
 
     pub(crate) fn work_off(&self, mut work: VecDeque<Routed>) {
-        while let Some(Routed {
-            node,
-            control,
-            payload,
-        }) = work.pop_front()
-        {
-            if node == self.name {
-                self.receive(control, payload, &mut work);
-            } else {
-                self.transmit(node, control, payload, &mut work);
-            }
+        while let Some(signal) = work.pop_front() {
+            self.dispatch(signal, &mut work);
+        }
+    }
+
+    fn dispatch(&self, signal: Routed, work: &mut VecDeque<Routed>) {
+        if signal.node == self.name {
+            self.receive(signal.control, signal.payload, work);
+        } else {
+            self.transmit(signal, work);
         }
     }
 
     /// Gives a signal to the connection, and answers in the peer's place where the peer cannot.
-    fn transmit(
-        &self,
-        node: Atom,
-        control: Control,
-        payload: Option<Term>,
-        work: &mut VecDeque<Routed>,
-    ) {
-        // A BEAM closes the connection on some signals to a process of its earlier incarnation.
-        if let Some(connection) = self.connection(&node) {
-            let stale = |pid: &Pid| pid.creation != connection.creation;
-            match &control {
-                Control::Link { to, .. }
-                | Control::Monitor {
-                    target: tiebeam_wire::control::Target::Pid(to),
-                    ..
-                } if stale(to) => {
-                    return self.unreachable(control, "noproc", work);
-                }
-                Control::UnlinkId { id, from, to } if stale(to) => {
-                    // Nobody will acknowledge it.
-                    if let Some(entry) = self.process(from) {
-                        entry.state().links.acknowledged(to, *id);
-                    }
-                    return;
-                }
-                Control::Exit { to, .. }
-                | Control::UnlinkIdAck { to, .. }
-                | Control::Unlink { to, .. }
-                    if stale(to) =>
-                {
-                    return;
-                }
-                _ => {}
-            }
-        }
-        let urgency = match control {
+    fn transmit(&self, signal: Routed, work: &mut VecDeque<Routed>) {
+        let urgency = match signal.control {
             Control::Send { .. } | Control::RegSend { .. } | Control::AliasSend { .. } => {
                 Urgency::Ordinary
             }
             _ => Urgency::Must,
         };
-        if let Err(rejected) = self.hand_over(&node, control, payload, urgency) {
-            let Rejected { control, refused } = *rejected;
-            debug!(%node, ?refused, "a signal was not sent");
-            self.unreachable(control, "noconnection", work);
+        let Routed {
+            node,
+            control,
+            payload,
+            sender,
+        } = signal;
+        if let Err(rejected) = self.hand_over(&node, control, payload, sender, urgency) {
+            self.not_sent(*rejected, work);
+        }
+    }
+
+    fn not_sent(&self, rejected: Rejected, work: &mut VecDeque<Routed>) {
+        let Rejected { control, refused } = rejected;
+        debug!(?refused, "a signal was not sent: {control:?}");
+        match (refused, control) {
+            // Nobody will acknowledge it.
+            (Refused::Stale, Control::UnlinkId { id, from, to }) => {
+                if let Some(entry) = self.process(&from) {
+                    entry.state().links.acknowledged(&to, id);
+                }
+            }
+            (Refused::Stale, control) => self.unreachable(control, "noproc", work),
+            (Refused::Encode(_), control) => self.unreachable(control, "system_limit", work),
+            (Refused::Busy { .. } | Refused::Closed, control) => {
+                self.unreachable(control, "noconnection", work);
+            }
         }
     }
 
@@ -579,6 +624,7 @@ impl Router {
         node: &Atom,
         control: Control,
         payload: Option<Term>,
+        sender: Option<Pid>,
         urgency: Urgency,
     ) -> Result<(), Box<Rejected>> {
         if let Some(peer) = self.peers.get(node)
@@ -586,43 +632,45 @@ impl Router {
         {
             let connection = Arc::clone(connection);
             drop(peer);
-            return connection.enqueue(control, payload, urgency);
+            return connection.enqueue(control, payload, sender.as_ref(), urgency);
         }
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Rejected::new(control, Refused::Closed));
         }
+        // Only a signal that means something to a stranger is worth a connection.
+        let connects = !matches!(
+            control,
+            Control::Exit { .. }
+                | Control::Down { .. }
+                | Control::Demonitor { .. }
+                | Control::UnlinkId { .. }
+                | Control::UnlinkIdAck { .. }
+                | Control::Unlink { .. }
+                | Control::SpawnReply { .. }
+        );
+        let signal = Routed {
+            node: node.clone(),
+            control,
+            payload,
+            sender,
+        };
+        // Before the entry is locked.
+        let crowded = self.peers.len() >= PEERS_MAX;
         match self.peers.entry(node.clone()) {
             Slot::Occupied(mut peer) => match peer.get_mut() {
-                Peer::Up(connection) => connection.enqueue(control, payload, urgency),
-                Peer::Connecting(waiting) if waiting.len() >= self.limits.connecting => {
-                    Err(Rejected::new(
-                        control,
-                        Refused::Busy {
-                            queued: waiting.len(),
-                        },
-                    ))
+                Peer::Up(connection) => {
+                    let sender = signal.sender.as_ref();
+                    connection.enqueue(signal.control, signal.payload, sender, urgency)
                 }
-                Peer::Connecting(waiting) => {
-                    waiting.push((control, payload));
-                    Ok(())
-                }
+                Peer::Connecting(backlog) => backlog.push(signal, &self.limits),
             },
             Slot::Vacant(slot) => {
-                // Only a signal that means something to a stranger is worth a connection.
-                let connects = !matches!(
-                    control,
-                    Control::Exit { .. }
-                        | Control::Down { .. }
-                        | Control::Demonitor { .. }
-                        | Control::UnlinkId { .. }
-                        | Control::UnlinkIdAck { .. }
-                        | Control::Unlink { .. }
-                        | Control::SpawnReply { .. }
-                );
-                let Some(dial) = self.dial.get().filter(|_| connects) else {
-                    return Err(Rejected::new(control, Refused::Closed));
+                let Some(dial) = self.dial.get().filter(|_| connects && !crowded) else {
+                    return Err(Rejected::new(signal.control, Refused::Closed));
                 };
-                slot.insert(Peer::Connecting(vec![(control, payload)]));
+                let mut backlog = Backlog::default();
+                backlog.push(signal, &self.limits)?;
+                slot.insert(Peer::Connecting(backlog));
                 dial(node.clone());
                 Ok(())
             }
@@ -735,35 +783,29 @@ impl Router {
                 }
             }
             Control::Link { from, to } => {
-                let linked = self.process(&to).is_some_and(|entry| {
-                    let mut state = entry.state();
-                    let alive = state.exited.is_none();
-                    if alive {
-                        state.links.linked_by(from.clone());
-                    }
-                    alive
+                let refused = self.relate(self.process(&to), |_, state| {
+                    state.links.linked_by(from.clone());
                 });
-                if !linked {
-                    work.push_back(Routed {
-                        node: from.node.clone(),
-                        control: Control::Exit { from: to, to: from },
-                        payload: Some(Term::atom("noproc")),
-                    });
+                if let Err(reason) = refused {
+                    work.push_back(Routed::new(
+                        from.node.clone(),
+                        Control::Exit { from: to, to: from },
+                        Some(Term::atom(reason)),
+                    ));
                 }
             }
             Control::UnlinkId { id, from, to } => {
+                // Acknowledged while the link is still there: were it removed first, its process could link again in
+                // between, and the peer, not knowing that its unlink arrived, would ignore that.
+                let control = Control::UnlinkIdAck {
+                    id,
+                    from: to.clone(),
+                    to: from.clone(),
+                };
+                self.dispatch(Routed::new(from.node.clone(), control, None), work);
                 if let Some(entry) = self.process(&to) {
                     entry.state().links.unlinked_by(&from);
                 }
-                work.push_back(Routed {
-                    node: from.node.clone(),
-                    control: Control::UnlinkIdAck {
-                        id,
-                        from: to,
-                        to: from,
-                    },
-                    payload: None,
-                });
             }
             Control::UnlinkIdAck { id, from, to } => {
                 if let Some(entry) = self.process(&to) {
@@ -807,29 +849,24 @@ impl Router {
                     Target::Pid(pid) => self.process(pid),
                     Target::Name(name) => self.whereis(name),
                 };
-                let watched = entry.is_some_and(|entry| {
-                    let mut state = entry.state();
-                    let alive = state.exited.is_none();
-                    if alive {
-                        if matches!(target, Target::Name(_)) {
-                            self.by_name.insert(reference.clone(), Arc::clone(&entry));
-                        }
-                        state
-                            .watched_by
-                            .insert(reference.clone(), (from.clone(), target.clone()));
+                let refused = self.relate(entry, |entry, state| {
+                    if matches!(target, Target::Name(_)) {
+                        self.by_name.insert(reference.clone(), Arc::clone(entry));
                     }
-                    alive
+                    state
+                        .watched_by
+                        .insert(reference.clone(), (from.clone(), target.clone()));
                 });
-                if !watched {
-                    work.push_back(Routed {
-                        node: from.node.clone(),
-                        control: Control::Down {
+                if let Err(reason) = refused {
+                    work.push_back(Routed::new(
+                        from.node.clone(),
+                        Control::Down {
                             target: target.into(),
                             to: from,
                             reference,
                         },
-                        payload: Some(Term::atom("noproc")),
-                    });
+                        Some(Term::atom(reason)),
+                    ));
                 }
             }
             Control::Demonitor {
@@ -879,6 +916,24 @@ impl Router {
                 self.spawn_replied(&reference, to, linked, monitored, result, work);
             }
         }
+    }
+
+    /// Gives a process that lives a link or a monitor; else says why not.
+    fn relate(
+        &self,
+        entry: Option<Arc<Entry>>,
+        insert: impl FnOnce(&Arc<Entry>, &mut State),
+    ) -> Result<(), &'static str> {
+        let entry = entry.ok_or("noproc")?;
+        let mut state = entry.state();
+        if state.exited.is_some() {
+            return Err("noproc");
+        }
+        if state.links.len() + state.watched_by.len() >= self.limits.relations {
+            return Err("system_limit");
+        }
+        insert(&entry, &mut state);
+        Ok(())
     }
 
     /// A message to the node's own caller: a reply by pid, as old servers and `net_kernel` send it.
@@ -999,39 +1054,34 @@ impl Router {
             self.aliases.remove(&alias);
         }
         for to in links {
-            work.push_back(Routed {
-                node: to.node.clone(),
-                control: Control::Exit {
-                    from: pid.clone(),
-                    to,
-                },
-                payload: Some(reason.clone()),
-            });
+            let control = Control::Exit {
+                from: pid.clone(),
+                to: to.clone(),
+            };
+            work.push_back(Routed::new(to.node, control, Some(reason.clone())));
         }
         for (reference, (watcher, target)) in watched_by {
             if matches!(target, Target::Name(_)) {
                 self.by_name.remove(&reference);
             }
+            let control = Control::Down {
+                target: target.into(),
+                to: watcher.clone(),
+                reference,
+            };
             work.push_back(Routed {
-                node: watcher.node.clone(),
-                control: Control::Down {
-                    target: target.into(),
-                    to: watcher,
-                    reference,
-                },
-                payload: Some(reason.clone()),
+                // By name, the signal does not tell whose death it is.
+                sender: Some(pid.clone()),
+                ..Routed::new(watcher.node, control, Some(reason.clone()))
             });
         }
         for (reference, (target, node)) in monitoring {
-            work.push_back(Routed {
-                node,
-                control: Control::Demonitor {
-                    from: pid.clone(),
-                    target: target.into(),
-                    reference,
-                },
-                payload: None,
-            });
+            let control = Control::Demonitor {
+                from: pid.clone(),
+                target: target.into(),
+                reference,
+            };
+            work.push_back(Routed::new(node, control, None));
         }
         // Wakes a receiver that waits; one that was dropped needs no waking.
         let _ = entry.mailbox.push(Item::Killed);
@@ -1065,11 +1115,20 @@ impl Router {
         match self.peers.entry(connection.peer.clone()) {
             Slot::Occupied(mut peer) => {
                 // Under the lock of the entry, so that nothing sent later can come first.
-                if let Peer::Connecting(waiting) = peer.insert(Peer::Up(Arc::clone(connection))) {
-                    for (control, payload) in waiting {
-                        if let Err(rejected) = connection.enqueue(control, payload, Urgency::Must) {
-                            failed.push(rejected.control);
-                        }
+                if let Peer::Connecting(backlog) = peer.insert(Peer::Up(Arc::clone(connection))) {
+                    for Routed {
+                        control,
+                        payload,
+                        sender,
+                        ..
+                    } in backlog.signals
+                    {
+                        let sender = sender.as_ref();
+                        failed.extend(
+                            connection
+                                .enqueue(control, payload, sender, Urgency::Must)
+                                .err(),
+                        );
                     }
                 }
             }
@@ -1078,8 +1137,8 @@ impl Router {
             }
         }
         let mut work = VecDeque::new();
-        for control in failed {
-            self.unreachable(control, "noconnection", &mut work);
+        for rejected in failed {
+            self.not_sent(*rejected, &mut work);
         }
         self.work_off(work);
         self.publish(NodeEvent::Up {
@@ -1094,9 +1153,9 @@ impl Router {
             .peers
             .remove_if(node, |_, peer| matches!(peer, Peer::Connecting(_)));
         let mut work = VecDeque::new();
-        if let Some((_, Peer::Connecting(waiting))) = waiting {
-            for (control, _) in waiting {
-                self.unreachable(control, "noconnection", &mut work);
+        if let Some((_, Peer::Connecting(backlog))) = waiting {
+            for signal in backlog.signals {
+                self.unreachable(signal.control, "noconnection", &mut work);
             }
         }
         self.work_off(work);
@@ -1182,6 +1241,11 @@ impl Router {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn monitored_names(&self) -> usize {
+        self.by_name.len()
     }
 
     pub(crate) fn node_down(&self, connection: &Arc<Connection>, reason: &Reason) {

@@ -1,5 +1,6 @@
 //! Bytes to processes without a network: the test is the peer, the clock is Tokio's, paused.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,16 +37,24 @@ struct Scene {
 fn limits() -> Limits {
     Limits {
         mailbox: 1000,
+        relations: 5000,
         ..Limits::default()
     }
 }
 
 impl Scene {
     fn new() -> Self {
+        Self::after(4 << 20, |_| {})
+    }
+
+    /// A scene where something happens before the connection is up.
+    fn after(send_queue: usize, before: impl FnOnce(&Arc<Router>)) -> Self {
         let router = Router::new(Atom::of("rust@h"), 7, false, limits(), 1);
+        router.set_dial(Box::new(|_| {}));
+        before(&router);
         let config = ConnectionConfig {
             send_buffer: 1 << 20,
-            send_queue: 4 << 20,
+            send_queue,
         };
         let flags = Flags::OFFERED;
         let creation = 9;
@@ -586,4 +595,276 @@ async fn broken_bytes_cost_the_connection_and_nothing_else() {
         .unwrap();
     assert!(matches!(scene.running.await.unwrap(), Reason::Protocol(_)));
     assert!(entry.is_alive());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_is_told_after_what_the_dead_have_sent() {
+    let mut scene = Scene::new();
+    let (entry, _receiver) = scene.process();
+    let name = Atom::of("name");
+    scene.router.register(name.clone(), &entry).unwrap();
+    let (from, to) = (scene.theirs(1), scene.theirs(2));
+    let by_name = Control::Monitor {
+        from: from.clone(),
+        target: Target::Name(name.clone()),
+        reference: scene.reference(1),
+    };
+    scene.send(by_name, None).await;
+    let by_pid = Control::Monitor {
+        from: from.clone(),
+        target: Target::Pid(entry.pid.clone()),
+        reference: scene.reference(2),
+    };
+    scene.send(by_pid, None).await;
+    scene
+        .send(
+            Control::Link {
+                from,
+                to: entry.pid.clone(),
+            },
+            None,
+        )
+        .await;
+    while entry.state().links.active().count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let large = Term::from(bytes::Bytes::from(vec![7u8; 2 << 20]));
+    scene
+        .router
+        .send(&entry.pid, Destination::Pid(to), large)
+        .unwrap();
+    scene.router.exit(&entry, Term::atom("done"));
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        order.push(scene.next().await.0.name());
+    }
+    assert_eq!(order, ["Send", "Exit", "Down", "Down"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_the_connection_is_not_sent_to_an_earlier_incarnation() {
+    let stale = |id| Pid {
+        node: Atom::of("beam@h"),
+        id,
+        serial: 0,
+        creation: 8,
+    };
+    let mut kept = None;
+    let mut scene = Scene::after(4 << 20, |router| {
+        // Links, unlinks and an exit: for each of the last two a BEAM would close the connection.
+        let (dies, _receiver) = router.new_task_process().unwrap();
+        router.link(&dies, &stale(1));
+        router.link(&dies, &stale(2));
+        router.unlink(&dies, &stale(2));
+        router.exit(&dies, Term::atom("normal"));
+        let (lives, receiver) = router.new_task_process().unwrap();
+        lives.state().trap_exit = true;
+        router.link(&lives, &stale(3));
+        router.monitor(&lives, Destination::Pid(stale(4)));
+        router.link(&lives, &stale(5));
+        router.unlink(&lives, &stale(5));
+        kept = Some((lives, receiver));
+    });
+    let (lives, mut receiver) = kept.unwrap();
+    for _ in 0..2 {
+        match Scene::received(&mut receiver).await {
+            Item::Exit { from, reason } if from == stale(3) => {
+                assert_eq!(reason, Term::atom("noproc"));
+            }
+            Item::Down { reason, .. } => assert_eq!(reason, Term::atom("noproc")),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(lives.state().links.len(), 0, "nobody will acknowledge");
+    let to = scene.theirs(1);
+    scene
+        .router
+        .send(&lives.pid, Destination::Pid(to), Term::atom("hello"))
+        .unwrap();
+    assert_eq!(scene.next().await.1, Some(Term::atom("hello")));
+}
+
+/// The killer is another thread, as the reader of a connection is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_death_while_linking_is_told_after_the_link() {
+    let mut scene = Scene::after(256 << 20, |_| {});
+    let rounds: u32 = 2_000;
+    let router = Arc::clone(&scene.router);
+    let to = scene.theirs(1);
+    let racing = tokio::task::spawn_blocking(move || {
+        for _ in 0..rounds {
+            let (entry, _receiver) = router.new_task_process().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| router.exit(&entry, Term::atom("killed")));
+                router.link(&entry, &to);
+                router.monitor(&entry, Destination::Pid(to.clone()));
+            });
+        }
+        // The last of all, so that the test knows when to stop.
+        let (last, _receiver) = router.new_task_process().unwrap();
+        router
+            .send(&last.pid, Destination::Pid(to), Term::atom("end"))
+            .unwrap();
+    });
+    let (mut links, mut monitors) = (HashSet::new(), HashSet::new());
+    loop {
+        match scene.next().await {
+            (Control::Link { from, .. }, _) => assert!(links.insert(from)),
+            (Control::Exit { from, .. }, _) => drop(links.remove(&from)),
+            (Control::Monitor { reference, .. }, _) => assert!(monitors.insert(reference)),
+            (Control::Demonitor { reference, .. }, _) => drop(monitors.remove(&reference)),
+            (Control::Send { .. }, _) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    racing.await.unwrap();
+    assert_eq!((links.len(), monitors.len()), (0, 0), "what the dead hold");
+}
+
+#[tokio::test(start_paused = true)]
+async fn signals_that_wait_behind_a_large_message_take_room() {
+    let scene = Scene::new();
+    let (entry, _receiver) = scene.process();
+    let large = Term::from(bytes::Bytes::from(vec![7u8; 2 << 20]));
+    let to = Destination::Pid(scene.theirs(1));
+    scene.router.send(&entry.pid, to, large).unwrap();
+    // Nobody reads.
+    for id in 0..200_000 {
+        scene
+            .router
+            .monitor(&entry, Destination::Pid(scene.theirs(id)));
+        if scene.connection.is_closing() {
+            return;
+        }
+    }
+    panic!("{} bytes are queued", scene.connection.queued());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_exit_is_lost_among_many_large_ones() {
+    let mut scene = Scene::after(256 << 20, |_| {});
+    let reason = Term::from(bytes::Bytes::from(vec![7u8; 70_000]));
+    let deaths: u32 = 1_100;
+    for id in 0..deaths {
+        let (entry, _receiver) = scene.process();
+        scene.router.link(&entry, &scene.theirs(id));
+        scene.router.exit(&entry, reason.clone());
+    }
+    let mut exits = 0;
+    while exits < deaths {
+        if let (Control::Exit { .. }, Some(told)) = scene.next().await {
+            assert_eq!(told, reason);
+            exits += 1;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_connection_is_bounded_by_its_size() {
+    let mut refused = None;
+    let mut scene = Scene::after(128 << 20, |router| {
+        let (entry, _receiver) = router.new_task_process().unwrap();
+        let to = Destination::Pid(Pid {
+            node: Atom::of("beam@h"),
+            id: 1,
+            serial: 0,
+            creation: 9,
+        });
+        let message = Term::from(bytes::Bytes::from(vec![0u8; 32 << 20]));
+        let mut sent = 0;
+        refused = Some(loop {
+            match router.send(&entry.pid, to.clone(), message.clone()) {
+                Ok(()) => sent += 1,
+                Err(error) => break (sent, error),
+            }
+            assert!(sent < 100);
+        });
+        router.link(
+            &entry,
+            &Pid {
+                node: Atom::of("beam@h"),
+                id: 1,
+                serial: 0,
+                creation: 9,
+            },
+        );
+        assert!(
+            !entry.is_alive(),
+            "a link that is not taken is lost at once"
+        );
+    });
+    let (sent, error) = refused.unwrap();
+    assert!(matches!(error, crate::SendError::Busy { .. }), "{error:?}");
+    // The queue of the limits is 128 MiB.
+    assert_eq!(sent, 4);
+    for _ in 0..sent {
+        assert_eq!(scene.next().await.0.name(), "Send");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_bears_so_many_monitors() {
+    let mut scene = Scene::new();
+    let (entry, _receiver) = scene.process();
+    let (from, target) = (scene.theirs(1), Target::Pid(entry.pid.clone()));
+    for word in 0..=limits().relations as u32 {
+        let monitor = Control::Monitor {
+            from: from.clone(),
+            target: target.clone(),
+            reference: scene.reference(word),
+        };
+        scene.send(monitor, None).await;
+    }
+    let limit = Some(Term::atom("system_limit"));
+    assert_eq!(scene.next().await.1, limit);
+    let link = Control::Link {
+        from,
+        to: entry.pid.clone(),
+    };
+    scene.send(link, None).await;
+    let (control, reason) = scene.next().await;
+    assert_eq!((control.name(), reason), ("Exit", limit));
+}
+
+/// Time grows with what is lost, not with its square.
+#[tokio::test]
+async fn a_lost_peer_with_many_monitors_is_forgotten_at_once() {
+    let scene = Scene::new();
+    let mut kept = Vec::new();
+    for id in 0..1_000u32 {
+        let (entry, receiver) = scene.process();
+        let name = Atom::new(&format!("name_{id}")).unwrap();
+        scene.router.register(name.clone(), &entry).unwrap();
+        for word in 0..100 {
+            let target = if word % 2 == 0 {
+                Target::Name(name.clone())
+            } else {
+                Target::Pid(entry.pid.clone())
+            };
+            let monitor = Control::Monitor {
+                from: scene.theirs(id),
+                target,
+                reference: scene.reference(id * 100 + word),
+            };
+            scene
+                .router
+                .incoming(&scene.connection, monitor, None)
+                .unwrap();
+        }
+        scene
+            .router
+            .monitor(&entry, Destination::Pid(scene.theirs(id)));
+        kept.push((entry, receiver));
+    }
+    let start = std::time::Instant::now();
+    scene.connection.close(Reason::Closed);
+    scene.router.node_down(&scene.connection, &Reason::Closed);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    for (entry, receiver) in &mut kept {
+        assert_eq!(entry.state().watched_by.len(), 0);
+        assert!(matches!(receiver.try_recv(), Ok(Item::Down { .. })));
+        assert!(receiver.try_recv().is_err());
+    }
+    assert_eq!(scene.router.monitored_names(), 0);
 }

@@ -79,6 +79,11 @@ impl Links {
             .retain(|pid, link| *link == Link::Active || !test(pid));
     }
 
+    /// How many there are, active or not.
+    pub(crate) fn len(&self) -> usize {
+        self.links.len()
+    }
+
     /// The processes at the other end of active links.
     pub(crate) fn active(&self) -> impl Iterator<Item = &Pid> {
         self.links

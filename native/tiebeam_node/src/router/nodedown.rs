@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tiebeam_wire::{Atom, Reference, Term};
+use tiebeam_wire::{Atom, Pid, Reference, Term};
 
 use crate::connection::{Connection, Reason};
 use crate::node::NodeEvent;
@@ -15,72 +15,41 @@ use crate::router::{Peer, Router};
 
 pub(super) fn run(router: &Router, connection: &Arc<Connection>, reason: &Reason) {
     let node = &connection.peer;
-    router.peers.remove_if(
-        node,
-        |_, peer| matches!(peer, Peer::Up(up) if Arc::ptr_eq(up, connection)),
-    );
-    // A list of its own: a death removes processes from the table.
+    // First everything is collected, while senders still find the connection and are refused: what they begin now fails
+    // at once, and what they begin later belongs to the next connection.
     let entries: Vec<Arc<Entry>> = router
         .processes
         .iter()
         .map(|entry| Arc::clone(&entry))
         .collect();
-    let noconnection = || Term::atom("noconnection");
-
-    let mut work = VecDeque::new();
+    let mut lost = Lost::default();
     for entry in &entries {
-        let lost = {
-            let mut state = entry.state();
-            state
-                .watched_by
-                .retain(|_, (watcher, _)| watcher.node != *node);
-            let lost: Vec<_> = state
-                .links
-                .active()
-                .filter(|pid| pid.node == *node)
-                .cloned()
-                .collect();
-            // Inactive ones go silently: their acknowledgement cannot come any more.
-            state.links.forget(|pid| pid.node == *node);
-            lost
-        };
-        for from in lost {
-            router.linked_exit(entry, from, noconnection(), &mut work);
-        }
+        lost.collect(entry, node);
     }
-    router
-        .by_name
-        .retain(|reference, entry| reference.node() != node && entry.is_alive());
-    router.work_off(std::mem::take(&mut work));
-
-    let monitors = |by_pid: bool| {
-        let of_entry = |entry: &Arc<Entry>| -> Vec<(Arc<Entry>, Reference)> {
-            let state = entry.state();
-            let lost =
-                state
-                    .monitoring
-                    .iter()
-                    .filter(|(_, (target, on)): &(_, &(Target, Atom))| {
-                        on == node && matches!(target, Target::Pid(_)) == by_pid
-                    });
-            lost.map(|(reference, _)| (Arc::clone(entry), reference.clone()))
-                .collect()
-        };
-        entries.iter().flat_map(of_entry).collect::<Vec<_>>()
-    };
-    for by_pid in [true, false] {
-        for (entry, reference) in monitors(by_pid) {
-            router.down(&entry, &reference, noconnection(), &mut work);
-        }
-    }
-    router.work_off(work);
-
     let spawning: Vec<Reference> = router
         .spawning
         .iter()
         .filter(|spawning| spawning.node == *node)
         .map(|spawning| spawning.key().clone())
         .collect();
+    router
+        .by_name
+        .retain(|reference, entry| reference.node() != node && entry.is_alive());
+    router.peers.remove_if(
+        node,
+        |_, peer| matches!(peer, Peer::Up(up) if Arc::ptr_eq(up, connection)),
+    );
+
+    let noconnection = || Term::atom("noconnection");
+    let mut work = VecDeque::new();
+    for (entry, from) in lost.links {
+        router.linked_exit(&entry, from, noconnection(), &mut work);
+    }
+    router.work_off(std::mem::take(&mut work));
+    for (entry, reference) in lost.by_pid.into_iter().chain(lost.by_name) {
+        router.down(&entry, &reference, noconnection(), &mut work);
+    }
+    router.work_off(work);
     for reference in spawning {
         router.spawn_refused(&reference, Atom::of("noconnection"));
     }
@@ -89,4 +58,35 @@ pub(super) fn run(router: &Router, connection: &Arc<Connection>, reason: &Reason
         visible: connection.visible,
         reason: reason.to_term(),
     });
+}
+
+/// What processes lose with a node.
+#[derive(Default)]
+struct Lost {
+    links: Vec<(Arc<Entry>, Pid)>,
+    by_pid: Vec<(Arc<Entry>, Reference)>,
+    by_name: Vec<(Arc<Entry>, Reference)>,
+}
+
+impl Lost {
+    fn collect(&mut self, entry: &Arc<Entry>, node: &Atom) {
+        let mut state = entry.state();
+        state
+            .watched_by
+            .retain(|_, (watcher, _)| watcher.node != *node);
+        // Inactive ones go silently: their acknowledgement cannot come any more.
+        state.links.forget(|pid| pid.node == *node);
+        let links = state.links.active().filter(|pid| pid.node == *node);
+        self.links
+            .extend(links.map(|pid| (Arc::clone(entry), pid.clone())));
+        for (reference, (target, on)) in &state.monitoring {
+            if on == node {
+                let of_kind = match target {
+                    Target::Pid(_) => &mut self.by_pid,
+                    Target::Name(_) => &mut self.by_name,
+                };
+                of_kind.push((Arc::clone(entry), reference.clone()));
+            }
+        }
+    }
 }

@@ -166,22 +166,15 @@ impl Router {
                     target: tiebeam_wire::control::Target::Pid(child.clone()),
                     reference: reference.clone(),
                 };
-                work.push_back(Routed {
-                    node: child.node.clone(),
-                    control,
-                    payload: None,
-                });
+                work.push_back(Routed::new(child.node.clone(), control, None));
             }
             if linked {
                 let control = Control::Exit {
                     from: to,
                     to: child.clone(),
                 };
-                work.push_back(Routed {
-                    node: child.node,
-                    control,
-                    payload: Some(Term::atom("noproc")),
-                });
+                let reason = Some(Term::atom("noproc"));
+                work.push_back(Routed::new(child.node, control, reason));
             }
         }
     }
