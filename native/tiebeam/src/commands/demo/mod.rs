@@ -257,8 +257,6 @@ impl Stage {
 
     async fn kill(&mut self, page: &mut Page) -> Result<(), Failure> {
         page.heading("A node is killed, and the others say so")?;
-        // What was told so far is shown already.
-        self.events = self.cluster.subscribe();
         let pid = self.rust2.os_pid();
         let begin = Instant::now();
         match self.elixir_is_member {
@@ -357,11 +355,16 @@ impl Stage {
         Ok(())
     }
 
+    /// The next event about a node that goes.
     async fn event(&mut self) -> Result<ClusterEvent, Failure> {
-        match timeout(SOON, self.events.recv()).await {
-            Ok(Some(event)) => Ok(event),
-            Ok(None) => Err(Failure::new("the demo's own node has stopped")),
-            Err(_) => Err(Failure::new(format!("nothing happened within {SOON:?}"))),
+        loop {
+            match timeout(SOON, self.events.recv()).await {
+                // A member is listed a moment before its event is sent.
+                Ok(Some(ClusterEvent::Up(_))) => {}
+                Ok(Some(event)) => return Ok(event),
+                Ok(None) => return Err(Failure::new("the demo's own node has stopped")),
+                Err(_) => return Err(Failure::new(format!("nothing happened within {SOON:?}"))),
+            }
         }
     }
 
