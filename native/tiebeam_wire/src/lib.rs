@@ -4,6 +4,10 @@
 //! bytes ── frame ── atom_cache ── fragment ──► control + term
 //! bytes ── handshake (slot decides who may finish it) ──► a session
 //! bytes ── epmd ──► names and ports
+//!
+//! bytes ── decode ──► term ── encode ──► bytes
+//! text ──────────────► term ──────────────► text
+//! bytes ── value ──► Rust value (serde) ──► bytes
 //! ```
 //!
 //! Nothing here opens a socket, reads a clock, starts a thread or draws a random number: what the logic needs of

@@ -96,14 +96,23 @@ fn report(what: &str, len: usize, medians: &[(&str, f64)]) {
     let ours = medians[0].1;
     println!("  {what} ({len} bytes)");
     for (name, median) in medians {
-        println!("    {name:<18} {:>10}   {:>5.2}", time(*median), ours / median);
+        println!(
+            "    {name:<18} {:>10}   {:>5.2}",
+            time(*median),
+            ours / median
+        );
     }
     let best = medians
         .iter()
         .filter(|(name, _)| ![OURS, BEAM].contains(name))
         .min_by(|a, b| a.1.total_cmp(&b.1));
     if let Some((name, median)) = best {
-        println!("    {:<18} {:>10}   {:>5.2}  ({name})", "best peer", time(*median), ours / median);
+        println!(
+            "    {:<18} {:>10}   {:>5.2}  ({name})",
+            "best peer",
+            time(*median),
+            ours / median
+        );
     }
 }
 
@@ -225,7 +234,11 @@ impl Beam {
     fn start(folder: &Path) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("beam.erl");
-        let compiled = Command::new("erlc").arg("-o").arg(folder).arg(source).status();
+        let compiled = Command::new("erlc")
+            .arg("-o")
+            .arg(folder)
+            .arg(source)
+            .status();
         assert!(
             compiled.is_ok_and(|status| status.success()),
             "erlc is needed; Debian has it in erlang-base"
