@@ -78,11 +78,14 @@ impl Atom {
     /// The interned atom with this text, if it was used lately.
     #[inline]
     pub(crate) fn recent(text: &[u8]) -> Option<Self> {
+        let digest = digest(text);
         RECENT.with_borrow(|recent| {
-            recent[cache_slot(text)]
-                .as_ref()
-                .filter(|atom| atom.as_str().as_bytes() == text)
-                .cloned()
+            let (theirs, atom) = recent[cache_slot(digest, text.len())].as_ref()?;
+            let known = atom.as_str().as_bytes();
+            let same = *theirs == digest
+                && known.len() == text.len()
+                && (text.len() <= DIGESTED_MAX || known == text);
+            same.then(|| atom.clone())
         })
     }
 
@@ -96,17 +99,33 @@ impl Atom {
 const CACHE: usize = 1024;
 
 thread_local! {
-    static RECENT: RefCell<[Option<Atom>; CACHE]> = const { RefCell::new([const { None }; CACHE]) };
+    /// Interned atoms by their [`digest`], which stands beside them.
+    static RECENT: RefCell<[Option<(u64, Atom)>; CACHE]> =
+        const { RefCell::new([const { None }; CACHE]) };
 }
 
-fn cache_slot(text: &[u8]) -> usize {
-    let mut word = [0u8; 8];
-    match text.last_chunk() {
-        Some(tail) => word = *tail,
-        None => word[..text.len()].copy_from_slice(text),
+/// The longest text that its length and its digest tell apart from all others.
+const DIGESTED_MAX: usize = 8;
+
+/// Eight bytes of a text: all of a short one.
+#[inline]
+fn digest(text: &[u8]) -> u64 {
+    let half = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+    if let Some(last) = text.last_chunk() {
+        u64::from_le_bytes(*last)
+    } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        half(first) | half(last) << 32
+    } else if let (Some(first), Some(last)) = (text.first(), text.last()) {
+        let middle = text[text.len() / 2];
+        u64::from(*first) | u64::from(middle) << 8 | u64::from(*last) << 16
+    } else {
+        0
     }
-    let mixed =
-        (u64::from_le_bytes(word) ^ (text.len() as u64) << 56).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+}
+
+#[inline]
+fn cache_slot(digest: u64, len: usize) -> usize {
+    let mixed = (digest ^ (len as u64) << 56).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 54) as usize % CACHE
 }
 
@@ -116,8 +135,9 @@ fn intern(text: &str) -> Atom {
     }
     match intern_in_table(text) {
         Some(atom) => {
+            let digest = digest(text.as_bytes());
             RECENT.with_borrow_mut(|recent| {
-                recent[cache_slot(text.as_bytes())] = Some(atom.clone());
+                recent[cache_slot(digest, text.len())] = Some((digest, atom.clone()));
             });
             atom
         }
@@ -223,6 +243,38 @@ mod tests {
         let built: String = ["no", "de"].concat();
         assert_eq!(Atom::new(&built).unwrap(), Atom::of("node"));
         assert_ne!(Atom::of("node"), Atom::of("nodes"));
+    }
+
+    #[test]
+    fn texts_that_share_most_bytes_are_different_atoms() {
+        let texts = [
+            "",
+            "a",
+            "b",
+            "aa",
+            "ab",
+            "ba",
+            "aba",
+            "abb",
+            "aab",
+            "abcd",
+            "abcde",
+            "abcdde",
+            "abccde",
+            "abcdefg",
+            "abcddefg",
+            "abcdefgh",
+            "xabcdefgh",
+            "yabcdefgh",
+            "abcdefghabcdefgh",
+            "zabcdefghabcdefgh",
+        ];
+        for _ in 0..2 {
+            for text in texts {
+                assert_eq!(Atom::of(text).as_str(), text);
+                assert_eq!(Atom::from_utf8(text.as_bytes()).unwrap().as_str(), text);
+            }
+        }
     }
 
     #[test]

@@ -141,7 +141,11 @@ fn write_list<A: AtomWriter>(elements: &[Term], out: &mut Vec<u8>, atoms: &mut A
     }
     header(tag::LIST, elements.len(), out);
     for element in elements {
-        write_term(element, out, atoms);
+        match element {
+            // The one kind that lists have many of: without a call.
+            Term::Integer(integer) => write_integer(*integer, out),
+            element => write_term(element, out, atoms),
+        }
     }
     out.push(tag::NIL);
 }
@@ -173,6 +177,7 @@ pub fn write_float(float: f64, out: &mut Vec<u8>) {
 }
 
 /// Appends an integer.
+#[inline]
 pub fn write_integer(integer: i64, out: &mut Vec<u8>) {
     if let Ok(byte) = u8::try_from(integer) {
         out.extend_from_slice(&[tag::SMALL_INTEGER, byte]);
