@@ -723,13 +723,15 @@ impl Router {
                 connection.peer
             ));
         }
-        // and these must go to one of ours: those that only a living link causes, to one of this incarnation.
+        // and these must go to one of ours. An earlier life of this node counts: OTP closes the connection on some of
+        // these, yet sends them itself (`unlink/1` of a pid that was kept over a restart), and the answer is the same
+        // as for a process that has ended.
         let ours = match &control {
-            Control::UnlinkId { to, .. }
-            | Control::UnlinkIdAck { to, .. }
-            | Control::Exit { to, .. } => to.node == self.name && to.creation == self.creation,
             Control::Link { to, .. }
+            | Control::UnlinkId { to, .. }
+            | Control::UnlinkIdAck { to, .. }
             | Control::Unlink { to, .. }
+            | Control::Exit { to, .. }
             | Control::Monitor {
                 target: tiebeam_wire::control::Target::Pid(to),
                 ..
@@ -738,7 +740,7 @@ impl Router {
         };
         if !ours {
             return Err(format!(
-                "{} sent a signal for another node, or for an earlier life of this one: {control:?}",
+                "{} sent a signal for another node: {control:?}",
                 connection.peer
             ));
         }
