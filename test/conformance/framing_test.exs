@@ -205,7 +205,7 @@ for kind <- Support.Target.kinds() do
           |> Task.await_many(30_000)
 
         still_open = for {what, :open} <- outcomes, do: what
-        assert still_open == tolerated(@kind)
+        assert Enum.sort(still_open) == tolerated(@kind)
 
         RawPeer.round_trip(other)
         RawPeer.close(other)
@@ -213,9 +213,10 @@ for kind <- Support.Target.kinds() do
         refute_received {:nodedown, _}
       end
 
-      # OTP does not look at the first byte where no distribution header is agreed.
+      # OTP does not look at the first byte where no distribution header is agreed. A Rust node passes over signals to pids of its
+      # earlier lives: OTP 25 itself sends an UNLINK_ID to one.
       defp tolerated(:beam), do: ["a wrong head"]
-      defp tolerated(:rust), do: []
+      defp tolerated(:rust), do: ["an UNLINK_ID to an earlier life", "an exit to an earlier life"]
 
       defp what_follows(raw) do
         case RawPeer.receive_signal(raw) do

@@ -541,6 +541,12 @@ for kind <- Support.Target.kinds() do
                    {:noproc, {GenServer, :call, [stale, :hello, 5_000]}}
         end
 
+        # OTP 25 sends an UNLINK_ID here if it unlinks before it has heard of noproc, and then OTP closes the connection. A Rust
+        # node does not, and says nothing that OTP would close it for.
+        if @kind == :rust do
+          for _ <- 1..50, do: Process.link(stale) && Process.unlink(stale)
+        end
+
         round_trip(alive)
         refute_received {_, :answer_me}
         connected.()
