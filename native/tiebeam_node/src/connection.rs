@@ -5,6 +5,8 @@
 //! waits beside the buffer, in a lane of its own, and goes out a fragment at a time between the buffers: what other
 //! processes send does not wait behind it, what its own sender sends does.
 
+mod pacing;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +18,10 @@ use tiebeam_wire::frame::{Encoded, Frame, FrameDecoder, FrameEncoder, FrameLimit
 use tiebeam_wire::{Atom, Pid, Term};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::connection::pacing::{PAUSE, Pacing};
 use crate::router::Router;
 
 #[cfg(test)]
@@ -26,9 +30,6 @@ use crate::transport::ConnectionId;
 
 /// OTP's `net_tickintensity`: a tick interval is this part of the tick time.
 const TICK_INTENSITY: u32 = 4;
-
-/// How much the reader asks for at once: a few thousand small messages a system call.
-const READ_SIZE: usize = 128 << 10;
 
 /// A buffer larger than this is given back after a burst.
 const SPARE_MAX: usize = 1 << 20;
@@ -342,6 +343,8 @@ impl Connection {
         router: Arc<Router>,
     ) -> Reason {
         let mut closing = self.closing.subscribe();
+        let mut pacing = Pacing::new(Instant::now());
+        let mut pause = false;
         loop {
             loop {
                 match decoder.next() {
@@ -359,8 +362,10 @@ impl Connection {
                     }
                 }
             }
+            if pause {
+                tokio::time::sleep(PAUSE).await;
+            }
             let buffer = decoder.buffer();
-            buffer.reserve(READ_SIZE);
             let read = tokio::select! {
                 read = reader.read_buf(buffer) => read,
                 Ok(reason) = closing.wait_for(Option::is_some) => return reason.clone().unwrap_or(Reason::Closed),
@@ -369,6 +374,8 @@ impl Connection {
                 Ok(0) => return Reason::Closed,
                 Ok(read) => {
                     self.read.fetch_add(read as u64, Ordering::Relaxed);
+                    let written = self.written.load(Ordering::Relaxed);
+                    pause = pacing.pauses(Instant::now(), read, written);
                 }
                 Err(error) => return Reason::Io(error.to_string()),
             }
