@@ -1,8 +1,9 @@
 //! Terms: what Erlang processes send each other.
 //!
 //! A [`Term`] owns its data. Binaries longer than a few words are views into the packet they came in ([`Binary`]),
-//! so receiving a megabyte copies nothing. Equality and hashing are exact, as Erlang's `=:=`: `1` is not `1.0`,
-//! `0.0` is not `-0.0`, and maps compare without regard to the order of their pairs.
+//! so receiving a megabyte copies nothing. Equality and hashing are exact, as Erlang's `=:=`: `1` is not `1.0`, and
+//! maps compare without regard to the order of their pairs. `0.0` is not `-0.0`, as since OTP 27: older releases
+//! refuse a map that has both as keys.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -480,7 +481,9 @@ impl fmt::Debug for Reference {
 }
 
 /// A closure of a BEAM module. It cannot run here; kept whole, it can be sent back.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+///
+/// Equal closures have the same code and the same free variables, as in Erlang: who made them does not matter.
+#[derive(Clone, Debug)]
 pub struct Fun {
     /// The number of its arguments.
     pub arity: u8,
@@ -498,6 +501,20 @@ pub struct Fun {
     pub pid: Pid,
     /// Its free variables.
     pub free: Vec<Term>,
+}
+
+impl PartialEq for Fun {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.module, self.index, &self.uniq) == (&other.module, other.index, &other.uniq)
+            && self.free == other.free
+    }
+}
+impl Eq for Fun {}
+
+impl Hash for Fun {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.module, self.index, &self.uniq, &self.free).hash(state);
+    }
 }
 
 /// An external function, `fun Module:Function/Arity`.

@@ -108,6 +108,27 @@ fn a_map_keeps_keys_that_are_equal_but_not_the_same() {
 }
 
 #[test]
+fn closures_are_equal_whoever_made_them() {
+    let fun = |node: &str, free: u8| {
+        let mut bytes = vec![131, 112, 0, 0, 0, 0, 1];
+        bytes.extend([7; 16]);
+        bytes.extend([
+            0, 0, 0, 3, 0, 0, 0, 1, 119, 1, b'm', 97, 3, 97, 4, 88, 119, 3,
+        ]);
+        bytes.extend(node.bytes());
+        bytes.extend([0; 12]);
+        bytes.extend([97, free]);
+        bytes
+    };
+    assert_eq!(read(&fun("a@h", 1)), read(&fun("b@h", 1)));
+    assert_ne!(read(&fun("a@h", 1)), read(&fun("a@h", 2)));
+    // So OTP takes them for one key.
+    let pairs = [&fun("a@h", 1)[1..], b"\x6a", &fun("b@h", 1)[1..], b"\x6a"].concat();
+    let map = [&b"\x83\x74\0\0\0\x02"[..], &pairs].concat();
+    assert_eq!(refusal(&map), DecodeErrorKind::DuplicateKey);
+}
+
+#[test]
 fn many_equal_keys_are_found_too() {
     let mut bytes = vec![131, 116, 0, 0, 4, 1];
     for key in (0..1024i64).chain([500]) {
