@@ -1,5 +1,7 @@
 //! What remains of a node: nothing, however it ends.
 
+mod storm;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
