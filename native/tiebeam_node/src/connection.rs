@@ -31,6 +31,9 @@ use crate::transport::ConnectionId;
 /// OTP's `net_tickintensity`: a tick interval is this part of the tick time.
 const TICK_INTENSITY: u32 = 4;
 
+/// The shortest time between ticks, whatever the tick time.
+const TICK_MIN: Duration = Duration::from_millis(1);
+
 /// A buffer larger than this is given back after a burst.
 const SPARE_MAX: usize = 1 << 20;
 
@@ -200,8 +203,8 @@ impl Connection {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a message. Does not block. `sender` is needed where the message does not name the process that it comes
-    /// from; what one process sends arrives in order.
+    /// Queues a message. Does not block. What one process sends arrives in order: `sender` is that process where the
+    /// message names another one, or none.
     pub(crate) fn enqueue(
         &self,
         control: Control,
@@ -383,6 +386,7 @@ impl Connection {
     }
 
     async fn write<W: AsyncWrite + Unpin>(self: Arc<Self>, mut writer: W) {
+        let _ending = Ending(&self);
         let mut chunk = Vec::new();
         loop {
             let closed = {
@@ -421,7 +425,8 @@ impl Connection {
 
     /// Every quarter of the tick time: tells the peer that we live, and checks that it does.
     async fn tick(self: Arc<Self>, net_ticktime: Duration) {
-        let mut interval = tokio::time::interval(net_ticktime / TICK_INTENSITY);
+        let _ending = Ending(&self);
+        let mut interval = tokio::time::interval((net_ticktime / TICK_INTENSITY).max(TICK_MIN));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         interval.tick().await;
         let (mut read, mut written, mut silent) = (0, 0, 0);
@@ -449,6 +454,16 @@ impl Connection {
     }
 }
 
+/// Without its writer or its ticks a connection is none: closes it when they end for whatever reason, a panic included.
+struct Ending<'a>(&'a Connection);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0
+            .close(Reason::Io("a task of the connection ended".to_owned()));
+    }
+}
+
 impl Outbox {
     fn queued(&self) -> usize {
         self.buffer.len() + self.in_flight + self.waiting
@@ -462,7 +477,7 @@ impl Outbox {
         urgency: Urgency,
     ) -> Result<(), Box<Rejected>> {
         if !self.lanes.is_empty() {
-            let from = control.from().or(sender);
+            let from = sender.or(control.from());
             if let Some(lane) = self
                 .lanes
                 .iter_mut()
@@ -492,7 +507,7 @@ impl Outbox {
             Ok(Encoded::Large(large)) => {
                 self.waiting += large.remaining();
                 self.lanes.push_back(Lane {
-                    from: control.from().or(sender).cloned(),
+                    from: sender.or(control.from()).cloned(),
                     large,
                     then: VecDeque::new(),
                 });

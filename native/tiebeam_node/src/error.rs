@@ -33,7 +33,10 @@ impl fmt::Display for SendError {
                 f,
                 "{node} reads too slowly: {queued} waiting; try again later"
             ),
-            Self::NotRegistered(name) => write!(f, "no process is registered as {name}"),
+            Self::NotRegistered(name) => write!(
+                f,
+                "no process of this node is registered as {name}: start it, or name the node too"
+            ),
             Self::Encode(reason) => write!(f, "the message cannot be sent: {reason}"),
             Self::Stopping => write!(f, "the node is stopping"),
         }
@@ -154,7 +157,10 @@ impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NameTaken(name) => write!(f, "the name {name} is taken by another process"),
-            Self::Limit(limit) => write!(f, "{limit} processes run, which is the limit"),
+            Self::Limit(limit) => write!(
+                f,
+                "{limit} processes run, which is the limit: end some, or raise Limits::processes"
+            ),
             Self::Refused(reason) => write!(f, "the node refused: {reason}"),
             Self::Call(error) => error.fmt(f),
             Self::Invalid(reason) => f.write_str(reason),

@@ -62,7 +62,8 @@ pub trait GenServer: Send + 'static {
         async { Flow::Continue }
     }
 
-    /// Runs when the server ends by its own decision, or by `:sys.terminate` (`GenServer.stop`).
+    /// Runs when the server ends by its own decision, or by `:sys.terminate` (`GenServer.stop`); not when an exit signal
+    /// ends it, as in OTP.
     fn terminate(&mut self, reason: &Term, process: &Process) -> impl Future<Output = ()> + Send {
         let _ = (reason, process);
         async {}
@@ -127,7 +128,10 @@ impl Node {
                 return Err(reason);
             }
             let _ = started.send(Ok(()));
-            let reason = serve(&mut server, &mut process, name.as_ref()).await;
+            let Some(reason) = serve(&mut server, &mut process, name.as_ref()).await else {
+                // The node has ended the process already, and told why.
+                return Ok(());
+            };
             server.terminate(&reason, &process).await;
             if reason.is_atom("normal") {
                 Ok(())
@@ -147,8 +151,12 @@ impl Node {
     }
 }
 
-/// Serves until the server decides to end; the reason.
-async fn serve<S: GenServer>(server: &mut S, process: &mut Process, name: Option<&Atom>) -> Term {
+/// Serves until the server decides to end; the reason. `None` if the process was ended.
+async fn serve<S: GenServer>(
+    server: &mut S,
+    process: &mut Process,
+    name: Option<&Atom>,
+) -> Option<Term> {
     // What came while `:sys.suspend` holds the server back. The mailbox's limit holds for it too.
     let mut held: VecDeque<Signal> = VecDeque::new();
     let held_max = process.node().router().limits().mailbox;
@@ -157,17 +165,14 @@ async fn serve<S: GenServer>(server: &mut S, process: &mut Process, name: Option
         let waited = if suspended { None } else { held.pop_front() };
         let signal = match waited {
             Some(signal) => signal,
-            None => match process.recv().await {
-                Some(signal) => signal,
-                // Killed: the node has ended the process already.
-                None => return Term::atom("killed"),
-            },
+            None => process.recv().await?,
         };
         let signal = match system_request(&signal) {
             Some((from, request)) => {
-                let from = reply_to_of(process.node(), from);
-                if let Some(reason) = system(server, process, name, from, request, &mut suspended) {
-                    return reason;
+                let from = reply_to_of(process, from);
+                let end = system(server, process, name, from, request, &mut suspended).await;
+                if end.is_some() {
+                    return end;
                 }
                 continue;
             }
@@ -175,13 +180,13 @@ async fn serve<S: GenServer>(server: &mut S, process: &mut Process, name: Option
         };
         if suspended {
             if held.len() >= held_max {
-                return Term::atom("mailbox_full");
+                return Some(Term::atom("mailbox_full"));
             }
             held.push_back(signal);
             continue;
         }
         if let Flow::Stop(reason) = handle(server, process, signal).await {
-            return reason;
+            return Some(reason);
         }
     }
 }
@@ -196,20 +201,24 @@ async fn handle<S: GenServer>(server: &mut S, process: &Process, signal: Signal)
                     // The caller learns what is wrong with its request, instead of waiting for a reply.
                     let reason =
                         Term::tuple([Term::atom("bad_request"), Term::from(error.to_string())]);
-                    let _ = from.reply_term(Term::tuple([Term::atom("error"), reason]));
+                    reply(from, Term::tuple([Term::atom("error"), reason])).await;
                     return Flow::Continue;
                 }
             };
-            let (reply, flow) = match server.handle_call(request, &from, process).await {
+            let (answer, flow) = match server.handle_call(request, &from, process).await {
                 Answer::Reply(reply) => (Some(reply), Flow::Continue),
                 Answer::Later => (None, Flow::Continue),
                 Answer::ReplyAndStop(reply, reason) => (Some(reply), Flow::Stop(reason)),
                 Answer::Stop(reason) => (None, Flow::Stop(reason)),
             };
-            if let Some(reply) = reply
-                && let Err(error) = from.reply(&reply)
-            {
-                debug!("a reply was not sent: {error}");
+            if let Some(answer) = answer {
+                let term = typed::to_term(&answer).unwrap_or_else(|error| {
+                    // The caller learns of it, instead of waiting for a reply.
+                    let reason =
+                        Term::tuple([Term::atom("bad_reply"), Term::from(error.to_string())]);
+                    Term::tuple([Term::atom("error"), reason])
+                });
+                reply(from, term).await;
             }
             flow
         }
@@ -218,6 +227,14 @@ async fn handle<S: GenServer>(server: &mut S, process: &Process, signal: Signal)
             Err(_) => server.handle_info(Signal::Cast(message), process).await,
         },
         other => server.handle_info(other, process).await,
+    }
+}
+
+/// Replies once the peer has room: a reply that is dropped leaves its caller waiting. As a BEAM process, the server is
+/// held up by a peer that reads slowly.
+async fn reply(to: ReplyTo, reply: Term) {
+    if let Err(error) = to.reply_term_paced(reply).await {
+        debug!("a reply was not sent: {error}");
     }
 }
 
@@ -233,8 +250,8 @@ fn system_request(signal: &Signal) -> Option<(&Term, &Term)> {
 }
 
 /// Answers a request of `sys`. A reason ends the server.
-fn system<S: GenServer>(
-    server: &S,
+async fn system<S: GenServer>(
+    server: &mut S,
     process: &Process,
     name: Option<&Atom>,
     from: Option<ReplyTo>,
@@ -244,7 +261,7 @@ fn system<S: GenServer>(
     let from = from?;
     let ok = || Term::atom("ok");
     let mut end = None;
-    let reply = match request {
+    let answer = match request {
         Term::Atom(request) => match request.as_str() {
             "get_state" => Term::tuple([ok(), server.state()]),
             "get_status" => status(server, process, name, *suspended),
@@ -264,7 +281,7 @@ fn system<S: GenServer>(
         }
         request => unknown(request.clone()),
     };
-    let _ = from.reply_term(reply);
+    reply(from, answer).await;
     end
 }
 

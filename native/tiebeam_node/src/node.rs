@@ -84,12 +84,13 @@ pub enum NodeEvent {
     },
 }
 
-/// What happens to connections, in order. Events wait until they are read.
+/// What happens to connections, in order. Events wait until they are read, but not more than 10,000.
 #[derive(Debug)]
-pub struct NodeEvents(mpsc::UnboundedReceiver<NodeEvent>);
+pub struct NodeEvents(mpsc::Receiver<NodeEvent>);
 
 impl NodeEvents {
-    /// The next event; `None` when the node is gone.
+    /// The next event; `None` when the node has stopped, or 10,000 events were not read: then subscribe again and
+    /// compare with [`Node::nodes`].
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -463,8 +464,13 @@ impl Node {
         to: impl Into<Destination>,
         message: impl Into<Term>,
     ) -> Result<(), SendError> {
-        self.router()
-            .send(self.router().caller(), to.into(), message.into())
+        let router = self.router();
+        router.send(
+            router.caller_entry(),
+            router.caller(),
+            to.into(),
+            message.into(),
+        )
     }
 
     /// Sends a message once the peer has room for it; see [`Process::send_paced`].
@@ -475,8 +481,7 @@ impl Node {
     ) -> Result<(), SendError> {
         let to = to.into();
         self.router().room(&to).await;
-        self.router()
-            .send(self.router().caller(), to, message.into())
+        self.send(to, message)
     }
 
     /// Sends an exit signal to a process, as `exit/2`.
@@ -515,9 +520,25 @@ impl Node {
         R: Serialize + ?Sized,
         T: DeserializeOwned,
     {
+        self.call_of(self.router().caller_entry(), to.into(), request, timeout)
+            .await
+    }
+
+    /// A call of this process.
+    pub(crate) async fn call_of<R, T>(
+        &self,
+        process: &Arc<Entry>,
+        to: Destination,
+        request: &R,
+        timeout: Duration,
+    ) -> Result<T, CallError>
+    where
+        R: Serialize + ?Sized,
+        T: DeserializeOwned,
+    {
         let request =
             typed::to_term(request).map_err(|error| SendError::Encode(error.to_string()))?;
-        let reply = self.call_term(to, request, timeout).await?;
+        let reply = self.call_term_of(process, to, request, timeout).await?;
         typed::from_term(&reply).map_err(|error| CallError::Reply {
             reply,
             reason: error.to_string(),
@@ -531,7 +552,17 @@ impl Node {
         request: Term,
         timeout: Duration,
     ) -> Result<Term, CallError> {
-        let to = to.into();
+        self.call_term_of(self.router().caller_entry(), to.into(), request, timeout)
+            .await
+    }
+
+    async fn call_term_of(
+        &self,
+        process: &Arc<Entry>,
+        to: Destination,
+        request: Term,
+        timeout: Duration,
+    ) -> Result<Term, CallError> {
         let deadline = Instant::now() + timeout;
         let node = self.reach(&to, deadline, timeout).await?;
         let router = self.router();
@@ -548,6 +579,7 @@ impl Node {
         }));
         let from = Term::tuple([Term::from(router.caller()), tag]);
         match router.send(
+            process,
             router.caller(),
             to,
             Term::tuple([Term::atom("$gen_call"), from, request]),
@@ -657,20 +689,43 @@ impl Node {
         call: kernel::Mfa,
         group_leader: Option<Pid>,
     ) -> Result<Term, Exception> {
-        let process = self
-            .spawn_anonymous()
+        let (entry, receiver) = self
+            .router()
+            .new_task_process()
             .map_err(|error| Exception::error(error.to_string()))?;
         if let Some(group_leader) = group_leader {
-            process.entry().state().group_leader = group_leader;
+            entry.state().group_leader = group_leader;
         }
         let kernel::Mfa {
             module,
             function,
             args,
         } = call;
-        match caught(self.apply(process, module, function, args)).await {
+        let process = Process::new(self.clone(), Arc::clone(&entry), receiver, true);
+        let node = self.clone();
+        let (sender, result) = oneshot::channel();
+        self.run_entry(Arc::clone(&entry), async move {
+            let result = match caught(node.apply(process, module, function, args)).await {
+                Ok(result) => result,
+                Err(panic) => Err(Exception::Exit(panic)),
+            };
+            let reason = match &result {
+                Ok(_) => Term::atom("normal"),
+                Err(exception) => exception.clone().exit_reason(),
+            };
+            // Whoever asked may be gone.
+            let _ = sender.send(result);
+            reason
+        });
+        match result.await {
             Ok(result) => result,
-            Err(panic) => Err(Exception::Exit(panic)),
+            // An exit signal ended the process before the function was done.
+            Err(_) => {
+                let reason = entry.state().exited.clone();
+                Err(Exception::Exit(
+                    reason.unwrap_or_else(|| Term::atom("killed")),
+                ))
+            }
         }
     }
 
@@ -883,7 +938,7 @@ async fn keep_connected(node: Node, peer: String) {
                     match events.recv().await {
                         Some(NodeEvent::Down { node: down, .. }) if down == peer.as_str() => break,
                         Some(_) => {}
-                        None => return,
+                        None => break,
                     }
                 }
             }

@@ -36,6 +36,10 @@ const ID_BITS: u32 = 28;
 /// Subscriptions to node events; each is a queue that somebody must read.
 const SUBSCRIBERS_MAX: usize = 10_000;
 
+/// Events that a subscriber may leave unread. One that is further behind than all nodes of a large cluster coming and
+/// going several times does not read at all, and is dropped.
+const EVENTS_MAX: usize = 10_000;
+
 /// Peers that are connected or dialled at one time. A mesh has hundreds; a peer that makes us answer to made-up nodes
 /// makes us dial each of them.
 const PEERS_MAX: usize = 10_000;
@@ -121,7 +125,7 @@ pub(crate) struct Router {
     spawning: DashMap<Reference, Spawning>,
     peers: DashMap<Atom, Peer>,
     functions: RwLock<HashMap<FunctionKey, Function>>,
-    subscribers: Mutex<Vec<mpsc::UnboundedSender<NodeEvent>>>,
+    subscribers: Mutex<Vec<mpsc::Sender<NodeEvent>>>,
     /// Processes that monitor nodes, each once.
     node_monitors: Mutex<Vec<Arc<Entry>>>,
     next_process: AtomicU64,
@@ -381,8 +385,15 @@ impl Router {
 
     // ---- what processes do
 
-    /// Sends a message.
-    pub(crate) fn send(&self, from: &Pid, to: Destination, message: Term) -> Result<(), SendError> {
+    /// Sends a message of a process, in order with all else that it sends. `from` is what the receiver may see of the
+    /// sender. What the dead send is dropped.
+    pub(crate) fn send(
+        &self,
+        sender: &Arc<Entry>,
+        from: &Pid,
+        to: Destination,
+        message: Term,
+    ) -> Result<(), SendError> {
         let (node, control) = match to {
             Destination::Pid(to) => (
                 to.node.clone(),
@@ -414,14 +425,30 @@ impl Router {
                 },
             ),
         };
+        // The caller is all threads that use the node, and lives as long as it: they need not wait for one another.
+        let sending = if Arc::ptr_eq(sender, &self.caller) {
+            None
+        } else if let Some(sending) = sender.sending() {
+            Some(sending)
+        } else {
+            return Ok(());
+        };
         if node == self.name {
-            self.route(node, control, Some(message));
+            let full = self.deliver(control, message);
+            drop(sending);
+            if let Some(full) = full {
+                let mut work = VecDeque::new();
+                self.overflow(&full, &mut work);
+                self.work_off(work);
+            }
             return Ok(());
         }
         if self.stopping.load(Ordering::Relaxed) {
             return Err(SendError::Stopping);
         }
-        let taken = self.hand_over(&node, control, Some(message), None, Urgency::Ordinary);
+        let sender = Some(&sender.pid);
+        let taken = self.hand_over(&node, control, Some(message), sender, Urgency::Ordinary);
+        drop(sending);
         let Err(rejected) = taken else {
             return Ok(());
         };
@@ -595,7 +622,7 @@ impl Router {
             payload,
             sender,
         } = signal;
-        if let Err(rejected) = self.hand_over(&node, control, payload, sender, urgency) {
+        if let Err(rejected) = self.hand_over(&node, control, payload, sender.as_ref(), urgency) {
             self.not_sent(*rejected, work);
         }
     }
@@ -624,7 +651,7 @@ impl Router {
         node: &Atom,
         control: Control,
         payload: Option<Term>,
-        sender: Option<Pid>,
+        sender: Option<&Pid>,
         urgency: Urgency,
     ) -> Result<(), Box<Rejected>> {
         if let Some(peer) = self.peers.get(node)
@@ -632,7 +659,7 @@ impl Router {
         {
             let connection = Arc::clone(connection);
             drop(peer);
-            return connection.enqueue(control, payload, sender.as_ref(), urgency);
+            return connection.enqueue(control, payload, sender, urgency);
         }
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Rejected::new(control, Refused::Closed));
@@ -652,7 +679,7 @@ impl Router {
             node: node.clone(),
             control,
             payload,
-            sender,
+            sender: sender.cloned(),
         };
         // Before the entry is locked.
         let crowded = self.peers.len() >= PEERS_MAX;
@@ -757,31 +784,9 @@ impl Router {
         // Ops with a payload always have one; a local sender passes it too.
         let payload = || payload.unwrap_or_else(|| Term::atom("undefined"));
         match control {
-            Control::Send { to, .. } => {
-                if to.id == self.caller.pid.id && to == self.caller.pid {
-                    self.caller_got(payload());
-                } else if let Some(entry) = self.process(&to) {
-                    self.put(&entry, Item::Message(payload()), work);
-                }
-            }
-            Control::RegSend { name, .. } => match self.whereis(&name) {
-                Some(entry) => self.put(&entry, Item::Message(payload()), work),
-                None => debug!(%name, "a message to an unknown name was dropped"),
-            },
-            Control::AliasSend { alias, .. } => {
-                let message = payload();
-                let reply = match message {
-                    Term::Tuple(ref elements) if elements.len() == 2 => Some(elements[1].clone()),
-                    _ => None,
-                };
-                if let Some(reply) = reply
-                    && self.answer(&alias, Outcome::Reply(reply))
-                {
-                    return;
-                }
-                let entry = self.aliases.get(&alias).map(|entry| Arc::clone(&entry));
-                if let Some(entry) = entry {
-                    self.put(&entry, Item::Message(message), work);
+            Control::Send { .. } | Control::RegSend { .. } | Control::AliasSend { .. } => {
+                if let Some(full) = self.deliver(control, payload()) {
+                    self.overflow(&full, work);
                 }
             }
             Control::Link { from, to } => {
@@ -920,6 +925,39 @@ impl Router {
         }
     }
 
+    /// Puts a message into a mailbox of this node. Gives the process back whose mailbox is full.
+    fn deliver(&self, control: Control, message: Term) -> Option<Arc<Entry>> {
+        let entry = match control {
+            Control::Send { to, .. } if to.id == self.caller.pid.id && to == self.caller.pid => {
+                self.caller_got(message);
+                return None;
+            }
+            Control::Send { to, .. } => self.process(&to),
+            Control::RegSend { name, .. } => {
+                let entry = self.whereis(&name);
+                if entry.is_none() {
+                    debug!(%name, "a message to an unknown name was dropped");
+                }
+                entry
+            }
+            Control::AliasSend { alias, .. } => {
+                let reply = match message {
+                    Term::Tuple(ref elements) if elements.len() == 2 => Some(elements[1].clone()),
+                    _ => None,
+                };
+                if let Some(reply) = reply
+                    && self.answer(&alias, Outcome::Reply(reply))
+                {
+                    return None;
+                }
+                self.aliases.get(&alias).map(|entry| Arc::clone(&entry))
+            }
+            _ => None,
+        }?;
+        let taken = entry.mailbox.push(Item::Message(message));
+        taken.is_err().then_some(entry)
+    }
+
     /// Gives a process that lives a link or a monitor; else says why not.
     fn relate(
         &self,
@@ -1024,9 +1062,13 @@ impl Router {
 
     fn put(&self, entry: &Arc<Entry>, item: Item, work: &mut VecDeque<Routed>) {
         if entry.mailbox.push(item).is_err() {
-            warn!(pid = ?entry.pid, limit = self.limits.mailbox, "a process does not keep up with its mailbox and ends");
-            self.terminate(entry, Term::atom("mailbox_full"), work);
+            self.overflow(entry, work);
         }
+    }
+
+    fn overflow(&self, entry: &Arc<Entry>, work: &mut VecDeque<Routed>) {
+        warn!(pid = ?entry.pid, limit = self.limits.mailbox, "a process does not keep up with its mailbox and ends");
+        self.terminate(entry, Term::atom("mailbox_full"), work);
     }
 
     /// Ends a process: frees its names, and tells whom it concerns. Links first, then monitors, as OTP does.
@@ -1163,8 +1205,8 @@ impl Router {
         self.work_off(work);
     }
 
-    pub(crate) fn subscribe(&self) -> mpsc::UnboundedReceiver<NodeEvent> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    pub(crate) fn subscribe(&self) -> mpsc::Receiver<NodeEvent> {
+        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
         let mut subscribers = self
             .subscribers
             .lock()
@@ -1205,7 +1247,13 @@ impl Router {
             .subscribers
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        subscribers.retain(|subscriber| {
+            let sent = subscriber.try_send(event.clone());
+            if let Err(mpsc::error::TrySendError::Full(_)) = &sent {
+                warn!("a subscriber that left {EVENTS_MAX} node events unread gets no more");
+            }
+            sent.is_ok()
+        });
     }
 
     /// From now on nothing connects and nothing starts. True the first time.

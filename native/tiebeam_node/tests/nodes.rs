@@ -540,3 +540,182 @@ async fn nodeups_and_nodedowns_alternate() {
         assert!(changes > 100, "{changes}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_inside_calls_are_bounded() {
+    let (a, b) = pair().await;
+    let atom = Term::atom;
+    let nest = |(module, function): (&'static str, &'static str), first: &[Term], depth| {
+        let mut args = vec![];
+        let mut call = (atom("erlang"), atom("node"));
+        for _ in 0..depth {
+            let mut outer = first.to_vec();
+            outer.extend([call.0, call.1, Term::List(args)]);
+            args = outer;
+            call = (atom(module), atom(function));
+        }
+        args
+    };
+    let reference = Term::from(&a.make_reference());
+    for (function, first) in [
+        (("erlang", "apply"), vec![]),
+        (("erpc", "execute_cast"), vec![]),
+        (("erpc", "execute_call"), vec![reference]),
+    ] {
+        let call = |depth| {
+            a.rpc(
+                "b@127.0.0.1",
+                function.0,
+                function.1,
+                nest(function, &first, depth),
+                SOON,
+            )
+        };
+        let deep = call(500).await;
+        assert!(
+            matches!(
+                &deep,
+                Ok(_) | Err(RpcError::Error { .. } | RpcError::Exit(_))
+            ),
+            "{deep:?}"
+        );
+        if function.1 != "execute_call" {
+            assert_eq!(call(3).await.unwrap(), atom("b@127.0.0.1"));
+        }
+    }
+    assert!(a.ping("b@127.0.0.1", SOON).await.is_ok());
+    stop((a, b)).await;
+}
+
+/// A server whose replies cannot be serialized, and that tells how it ends.
+struct Mute(std::sync::mpsc::Sender<Term>);
+
+struct Unspeakable;
+
+impl Serialize for Unspeakable {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("no words"))
+    }
+}
+
+impl GenServer for Mute {
+    type Call = Term;
+    type Cast = Term;
+    type Reply = Unspeakable;
+
+    async fn handle_call(&mut self, _: Term, _: &ReplyTo, _: &Process) -> Answer<Unspeakable> {
+        Answer::Reply(Unspeakable)
+    }
+
+    async fn handle_cast(&mut self, reason: Term, _: &Process) -> Flow {
+        Flow::Stop(reason)
+    }
+
+    async fn terminate(&mut self, reason: &Term, _: &Process) {
+        self.0.send(reason.clone()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_cannot_be_sent_is_an_error_at_once() {
+    let (a, b) = pair().await;
+    let (ended, _end) = std::sync::mpsc::channel();
+    b.start_server("mute", Mute(ended)).await.unwrap();
+    let to = ("mute", "b@127.0.0.1");
+    let reply = a.call_term(to, Term::atom("speak"), SOON).await.unwrap();
+    assert!(
+        reply.to_string().starts_with("{error,{bad_reply,"),
+        "{reply}"
+    );
+    stop((a, b)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_terminates_by_its_own_decision_but_not_when_it_is_killed() {
+    let (a, b) = pair().await;
+    let mut watcher = a.spawn_anonymous().unwrap();
+    // How the process ends, and what its server hears of that.
+    let mut end = async |how: &dyn Fn(&Node, &tiebeam_node::Pid)| {
+        let (ended, end) = std::sync::mpsc::channel();
+        let server = b.start_anonymous_server(Mute(ended)).await.unwrap();
+        watcher.monitor(&server);
+        assert!(a.ping("b@127.0.0.1", SOON).await.is_ok());
+        how(&a, &server);
+        let Signal::Down { reason, .. } = next(&mut watcher).await else {
+            panic!("a server ends")
+        };
+        // An error once the server is dropped.
+        let heard = tokio::task::block_in_place(|| end.recv_timeout(SOON));
+        (reason, heard)
+    };
+    let enough = Term::from("enough");
+    let decision = end(&|a, server| a.cast(server, "enough").unwrap()).await;
+    assert_eq!(decision, (enough.clone(), Ok(enough)));
+    for (signal, seen) in [("kill", "killed"), ("shutdown", "shutdown")] {
+        let killed = end(&|a, server| a.send_exit(server, Term::atom(signal))).await;
+        let unheard = Err(std::sync::mpsc::RecvTimeoutError::Disconnected);
+        assert_eq!(killed, (Term::atom(seen), unheard));
+    }
+    stop((a, b)).await;
+}
+
+/// Answers with as many bytes as it is asked for, and then tells that it did.
+struct Large;
+
+impl GenServer for Large {
+    type Call = usize;
+    type Cast = Term;
+    type Reply = Term;
+
+    async fn handle_call(
+        &mut self,
+        size: usize,
+        from: &ReplyTo,
+        process: &Process,
+    ) -> Answer<Term> {
+        let bytes = Term::from("x".repeat(size).as_str());
+        from.clone().reply_term(bytes).unwrap();
+        process.send(from.pid(), Term::atom("replied")).unwrap();
+        Answer::Later
+    }
+
+    async fn handle_cast(&mut self, message: Term, process: &Process) -> Flow {
+        let (to, bytes) = match message.as_tuple() {
+            Some([Term::Pid(to), Term::Binary(bytes)]) => (to.clone(), bytes.len()),
+            _ => panic!("{message}"),
+        };
+        process.send(to, Term::from(bytes as u64)).unwrap();
+        Flow::Continue
+    }
+}
+
+#[tokio::test]
+async fn large_messages_requests_and_replies_of_one_process_stay_in_order() {
+    let (a, b) = pair().await;
+    let server = b.start_anonymous_server(Large).await.unwrap();
+    let mut process = a.spawn_anonymous().unwrap();
+    let large = 2 << 20;
+    // A reply, and what its server sends after it.
+    let tag = Term::from(&a.make_reference());
+    let from = Term::tuple([Term::from(process.pid()), tag]);
+    let request = [Term::atom("$gen_call"), from, Term::from(large as u64)];
+    process.send(&server, Term::tuple(request)).unwrap();
+    assert!(
+        matches!(next(&mut process).await, Signal::Message(Term::Tuple(reply)) if reply.len() == 2)
+    );
+    assert!(matches!(next(&mut process).await, Signal::Message(done) if done.is_atom("replied")));
+    // A cast, and a call after it: the cast is answered first.
+    let payload = Term::tuple([
+        Term::from(process.pid()),
+        Term::from("x".repeat(large).as_str()),
+    ]);
+    process
+        .send(&server, Term::tuple([Term::atom("$gen_cast"), payload]))
+        .unwrap();
+    let reply: String = process.call(&server, &0, SOON).await.unwrap();
+    assert_eq!(reply, "");
+    assert!(
+        matches!(process.try_recv(), Some(Signal::Message(Term::Integer(n))) if n == large as i64)
+    );
+    stop((a, b)).await;
+}

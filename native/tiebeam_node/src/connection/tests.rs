@@ -420,6 +420,7 @@ async fn signals_to_an_earlier_incarnation_of_the_peer_are_not_sent() {
     scene
         .router
         .send(
+            &entry,
             &entry.pid,
             Destination::Pid(to.clone()),
             Term::atom("hello"),
@@ -491,7 +492,7 @@ async fn a_large_message_does_not_hold_up_other_senders() {
     ] {
         scene
             .router
-            .send(&from.pid, Destination::Pid(to.clone()), message)
+            .send(from, &from.pid, Destination::Pid(to.clone()), message)
             .unwrap();
     }
     let mut order = Vec::new();
@@ -515,7 +516,10 @@ async fn a_full_queue_refuses_messages_and_says_how_full() {
     // Nobody reads: the queue of 4 MiB fills.
     let mut taken = 0;
     let error = loop {
-        match scene.router.send(&entry.pid, to.clone(), megabyte.clone()) {
+        match scene
+            .router
+            .send(&entry, &entry.pid, to.clone(), megabyte.clone())
+        {
             Ok(()) => taken += 1,
             Err(error) => break error,
         }
@@ -631,7 +635,7 @@ async fn a_death_is_told_after_what_the_dead_have_sent() {
     let large = Term::from(bytes::Bytes::from(vec![7u8; 2 << 20]));
     scene
         .router
-        .send(&entry.pid, Destination::Pid(to), large)
+        .send(&entry, &entry.pid, Destination::Pid(to), large)
         .unwrap();
     scene.router.exit(&entry, Term::atom("done"));
     let mut order = Vec::new();
@@ -679,7 +683,12 @@ async fn what_waited_for_the_connection_is_not_sent_to_an_earlier_incarnation() 
     let to = scene.theirs(1);
     scene
         .router
-        .send(&lives.pid, Destination::Pid(to), Term::atom("hello"))
+        .send(
+            &lives,
+            &lives.pid,
+            Destination::Pid(to),
+            Term::atom("hello"),
+        )
         .unwrap();
     assert_eq!(scene.next().await.1, Some(Term::atom("hello")));
 }
@@ -703,7 +712,7 @@ async fn a_death_while_linking_is_told_after_the_link() {
         // The last of all, so that the test knows when to stop.
         let (last, _receiver) = router.new_task_process().unwrap();
         router
-            .send(&last.pid, Destination::Pid(to), Term::atom("end"))
+            .send(&last, &last.pid, Destination::Pid(to), Term::atom("end"))
             .unwrap();
     });
     let (mut links, mut monitors) = (HashSet::new(), HashSet::new());
@@ -721,13 +730,69 @@ async fn a_death_while_linking_is_told_after_the_link() {
     assert_eq!((links.len(), monitors.len()), (0, 0), "what the dead hold");
 }
 
+/// The killer is another thread, as the reader of a connection is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_gets_a_message_of_the_dead() {
+    let mut scene = Scene::after(256 << 20, |_| {});
+    let router = Arc::clone(&scene.router);
+    let to = scene.theirs(1);
+    let racing = tokio::task::spawn_blocking(move || {
+        let (witness, mut seen) = router.new_task_process().unwrap();
+        witness.state().trap_exit = true;
+        for _ in 0..500 {
+            let (entry, _receiver) = router.new_task_process().unwrap();
+            router.link(&entry, &to);
+            router.link(&entry, &witness.pid);
+            std::thread::scope(|scope| {
+                scope.spawn(|| router.exit(&entry, Term::atom("killed")));
+                for _ in 0..limits().mailbox / 2 {
+                    for pid in [&to, &witness.pid] {
+                        let to = Destination::Pid(pid.clone());
+                        let message = Term::from(&entry.pid);
+                        router.send(&entry, &entry.pid, to, message).unwrap();
+                    }
+                }
+            });
+            let mut dead = false;
+            while let Ok(item) = seen.try_recv() {
+                match item {
+                    Item::Message(_) => assert!(!dead, "a message of the dead"),
+                    Item::Exit { .. } => dead = true,
+                    other => panic!("{other:?}"),
+                }
+                witness.mailbox.taken();
+            }
+            assert!(dead);
+        }
+        let (last, _receiver) = router.new_task_process().unwrap();
+        router
+            .send(&last, &last.pid, Destination::Pid(to), Term::atom("end"))
+            .unwrap();
+    });
+    let mut dead = HashSet::new();
+    loop {
+        match scene.next().await {
+            (Control::Exit { from, .. }, _) => assert!(dead.insert(from)),
+            (Control::Send { from, .. }, Some(Term::Pid(pid))) => {
+                assert_eq!(from, Some(pid.clone()));
+                assert!(!dead.contains(&pid), "a message of the dead");
+            }
+            (Control::Send { .. }, _) => break,
+            (Control::Link { .. }, _) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    racing.await.unwrap();
+    assert_eq!(dead.len(), 500);
+}
+
 #[tokio::test(start_paused = true)]
 async fn signals_that_wait_behind_a_large_message_take_room() {
     let scene = Scene::new();
     let (entry, _receiver) = scene.process();
     let large = Term::from(bytes::Bytes::from(vec![7u8; 2 << 20]));
     let to = Destination::Pid(scene.theirs(1));
-    scene.router.send(&entry.pid, to, large).unwrap();
+    scene.router.send(&entry, &entry.pid, to, large).unwrap();
     // Nobody reads.
     for id in 0..200_000 {
         scene
@@ -773,7 +838,7 @@ async fn what_waits_for_a_connection_is_bounded_by_its_size() {
         let message = Term::from(bytes::Bytes::from(vec![0u8; 32 << 20]));
         let mut sent = 0;
         refused = Some(loop {
-            match router.send(&entry.pid, to.clone(), message.clone()) {
+            match router.send(&entry, &entry.pid, to.clone(), message.clone()) {
                 Ok(()) => sent += 1,
                 Err(error) => break (sent, error),
             }

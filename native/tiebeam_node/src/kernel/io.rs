@@ -32,7 +32,11 @@ pub(super) fn start(node: &Node) {
                         message.as_slice()
                         && *kind == "io_request"
                     {
-                        reply(&process, from, reply_as, answer(request));
+                        let request = request.clone();
+                        // Whoever reads our output may be slow, and must not hold up a thread that serves connections.
+                        let answered = tokio::task::spawn_blocking(move || answer(&request)).await;
+                        let answer = answered.unwrap_or_else(|_| error("terminated"));
+                        reply(&process, from, reply_as, answer);
                     }
                 }
                 _ => {}
@@ -50,8 +54,11 @@ fn reply(process: &Process, from: &Pid, reply_as: &Term, answer: Term) {
     );
 }
 
+fn error(reason: &'static str) -> Term {
+    Term::tuple([Term::atom("error"), Term::atom(reason)])
+}
+
 fn answer(request: &Term) -> Term {
-    let error = |reason| Term::tuple([Term::atom("error"), Term::atom(reason)]);
     let Term::Tuple(elements) = request else {
         return match request {
             // No terminal: no options and no geometry.
@@ -109,6 +116,6 @@ fn print(text: &str) -> Term {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Term::atom("ok"),
-        Err(_) => Term::tuple([Term::atom("error"), Term::atom("terminated")]),
+        Err(_) => error("terminated"),
     }
 }

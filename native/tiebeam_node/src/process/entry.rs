@@ -17,6 +17,8 @@ pub(crate) struct Entry {
     pub(crate) pid: Pid,
     pub(crate) mailbox: Mailbox,
     dead: AtomicBool,
+    /// Held while a message of this process is put where it waits; see [`Entry::sending`].
+    sending: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -55,6 +57,7 @@ impl Entry {
             pid,
             mailbox,
             dead: AtomicBool::new(false),
+            sending: Mutex::new(()),
             state: Mutex::new(state),
         })
     }
@@ -68,6 +71,14 @@ impl Entry {
         !self.dead.load(Ordering::Acquire)
     }
 
+    /// To be held while a message of this process is put into a mailbox or the queue of a peer; `None` once it is dead.
+    /// Its death, which comes from any thread, takes the lock once before it is told to anybody: so nobody gets a message
+    /// of a process that it knows to be dead. Nothing else may be locked for long, or ended, under it.
+    pub(crate) fn sending(&self) -> Option<MutexGuard<'_, ()>> {
+        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_alive().then_some(sending)
+    }
+
     /// Marks the process dead and hands over what its death must be told of; `None` if it was dead already.
     pub(crate) fn die(&self, reason: &Term) -> Option<Remains> {
         let mut state = self.state();
@@ -76,14 +87,18 @@ impl Entry {
         }
         state.exited = Some(reason.clone());
         self.dead.store(true, Ordering::Release);
-        Some(Remains {
+        let remains = Remains {
             links: state.links.take(|_| true),
             watched_by: std::mem::take(&mut state.watched_by),
             monitoring: std::mem::take(&mut state.monitoring),
             names: std::mem::take(&mut state.names),
             aliases: std::mem::take(&mut state.aliases),
             abort: state.abort.take(),
-        })
+        };
+        drop(state);
+        // What it is sending just now goes first.
+        drop(self.sending.lock().unwrap_or_else(PoisonError::into_inner));
+        Some(remains)
     }
 }
 

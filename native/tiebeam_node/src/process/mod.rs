@@ -128,6 +128,8 @@ pub enum Signal {
 /// A request that waits for a reply.
 pub struct Call {
     node: Node,
+    /// The process that got the request.
+    server: Arc<Entry>,
     from: Pid,
     tag: Term,
     request: Term,
@@ -164,11 +166,18 @@ impl Call {
     pub fn into_parts(self) -> (Term, ReplyTo) {
         let Self {
             node,
+            server,
             from,
             tag,
             request,
         } = self;
-        (request, ReplyTo { node, from, tag })
+        let reply_to = ReplyTo {
+            node,
+            server,
+            from,
+            tag,
+        };
+        (request, reply_to)
     }
 }
 
@@ -185,6 +194,8 @@ impl fmt::Debug for Call {
 #[derive(Clone)]
 pub struct ReplyTo {
     node: Node,
+    /// The process that got the request: the reply comes from it, in order with all else that it sends.
+    server: Arc<Entry>,
     from: Pid,
     tag: Term,
 }
@@ -207,16 +218,25 @@ impl ReplyTo {
     }
 
     /// Replies with a term. Does not block.
+    ///
+    /// The reply comes from the process that got the request. Once that one has ended, which the caller has seen,
+    /// nothing is sent.
     pub fn reply_term(self, reply: Term) -> Result<(), SendError> {
         let to = reply_destination(&self.tag, self.from);
-        self.node.send(to, Term::tuple([self.tag, reply]))
+        let message = Term::tuple([self.tag, reply]);
+        self.node
+            .router()
+            .send(&self.server, &self.server.pid, to, message)
     }
 
     /// Replies with a term once the peer has room for it; see [`Process::send_paced`].
     pub async fn reply_term_paced(self, reply: Term) -> Result<(), SendError> {
         let to = reply_destination(&self.tag, self.from);
         let message = Term::tuple([self.tag, reply]);
-        self.node.send_paced(to, message).await
+        self.node.router().room(&to).await;
+        self.node
+            .router()
+            .send(&self.server, &self.server.pid, to, message)
     }
 }
 
@@ -230,10 +250,11 @@ impl fmt::Debug for ReplyTo {
 }
 
 /// Where the reply to `{Pid, Tag}` goes.
-pub(crate) fn reply_to_of(node: &Node, from: &Term) -> Option<ReplyTo> {
+pub(crate) fn reply_to_of(process: &Process, from: &Term) -> Option<ReplyTo> {
     match from.as_tuple()? {
         [Term::Pid(from), tag] => Some(ReplyTo {
-            node: node.clone(),
+            node: process.node.clone(),
+            server: Arc::clone(&process.entry),
             from: from.clone(),
             tag: tag.clone(),
         }),
@@ -341,7 +362,7 @@ impl Process {
     ) -> Result<(), SendError> {
         self.node
             .router()
-            .send(self.pid(), to.into(), message.into())
+            .send(&self.entry, self.pid(), to.into(), message.into())
     }
 
     /// Sends a message once the peer has room for it, as a BEAM process does: waits while more than
@@ -356,7 +377,9 @@ impl Process {
     ) -> Result<(), SendError> {
         let to = to.into();
         self.node.router().room(&to).await;
-        self.node.router().send(self.pid(), to, message.into())
+        self.node
+            .router()
+            .send(&self.entry, self.pid(), to, message.into())
     }
 
     /// Links to a process: when either ends, the other gets an exit signal.
@@ -419,7 +442,7 @@ impl Process {
     /// Starts a function of another node as a process there, which this one then is the parent of.
     ///
     /// # Cancel safety
-    /// When the future is dropped the process may have been started, unlinked and unmonitored.
+    /// When the future is dropped the process may be started all the same, with the link and the monitor asked for.
     pub async fn spawn_on(
         &self,
         node: &str,
@@ -432,7 +455,7 @@ impl Process {
             .await
     }
 
-    /// Asks a server and waits for its reply; see [`Node::call`].
+    /// Asks a server and waits for its reply, in order with what this process has sent; see [`Node::call`].
     pub async fn call<R, T>(
         &self,
         to: impl Into<Destination>,
@@ -443,7 +466,9 @@ impl Process {
         R: Serialize + ?Sized,
         T: DeserializeOwned,
     {
-        self.node.call(to, request, timeout).await
+        self.node
+            .call_of(&self.entry, to.into(), request, timeout)
+            .await
     }
 
     /// Ends the process with this reason.
@@ -474,13 +499,13 @@ impl fmt::Debug for Process {
 }
 
 /// What a waiting item is to the process; `None` if the process is dead.
-fn signal(node: &Node, entry: &Entry, item: Item) -> Option<Signal> {
+fn signal(node: &Node, entry: &Arc<Entry>, item: Item) -> Option<Signal> {
     // A dead process sees nothing more, not even what arrived before its death.
     if !entry.is_alive() {
         return None;
     }
     Some(match item {
-        Item::Message(message) => message_signal(node, message),
+        Item::Message(message) => message_signal(node, entry, message),
         Item::Exit { from, reason } => Signal::Exit { from, reason },
         Item::Down {
             reference,
@@ -496,7 +521,7 @@ fn signal(node: &Node, entry: &Entry, item: Item) -> Option<Signal> {
     })
 }
 
-fn message_signal(node: &Node, message: Term) -> Signal {
+fn message_signal(node: &Node, entry: &Arc<Entry>, message: Term) -> Signal {
     let Term::Tuple(mut elements) = message else {
         return Signal::Message(message);
     };
@@ -510,6 +535,7 @@ fn message_signal(node: &Node, message: Term) -> Signal {
                 let request = elements.pop().unwrap_or(Term::Tuple(Vec::new()));
                 Signal::Call(Call {
                     node: node.clone(),
+                    server: Arc::clone(entry),
                     from,
                     tag,
                     request,

@@ -68,7 +68,7 @@ impl ThreadProcess {
     ) -> Result<(), SendError> {
         self.node
             .router()
-            .send(self.pid(), to.into(), message.into())
+            .send(&self.entry, self.pid(), to.into(), message.into())
     }
 
     /// Links to a process.

@@ -487,9 +487,15 @@ impl Storm {
                     "{pid} has {ours} monitors, the BEAM knows {theirs}"
                 ));
             }
-            for (watcher, _) in state.watched_by.values() {
+            for (watcher, target) in state.watched_by.values() {
                 if watcher.node == BEAM {
                     *watching.entry(watcher.clone()).or_default() += 1;
+                    let known = workers.contains_key(&watcher.to_string());
+                    if !known {
+                        wrong.push(format!(
+                            "{watcher} is dead and still watches {target:?} {pid}"
+                        ));
+                    }
                 }
             }
         }
@@ -505,11 +511,6 @@ impl Storm {
                 ));
             }
         }
-        wrong.extend(
-            watching
-                .keys()
-                .map(|dead| format!("{dead} is dead and still watches")),
-        );
         wrong
     }
 
