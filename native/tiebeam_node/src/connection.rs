@@ -248,16 +248,18 @@ impl Connection {
 
     /// Waits until fewer bytes wait than a sender may leave behind, or the connection closes.
     pub(crate) async fn room(&self) {
-        loop {
+        while !self.has_room() {
             let drained = self.drained.notified();
-            {
-                let outbox = self.outbox();
-                if outbox.closed || outbox.queued() <= self.send_buffer {
-                    return;
-                }
+            if self.has_room() {
+                return;
             }
             drained.await;
         }
+    }
+
+    fn has_room(&self) -> bool {
+        let outbox = self.outbox();
+        outbox.closed || outbox.queued() <= self.send_buffer
     }
 
     /// Begins to close; [`Connection::ended`] tells when it is done. Only the first reason counts.

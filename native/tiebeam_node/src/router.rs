@@ -109,21 +109,25 @@ impl Backlog {
     }
 }
 
+/// A table that signals are routed by, so hashing must cost little. The keys are made by this node, or are names that
+/// somebody who may do anything anyway has chosen.
+type Table<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
+
 /// All that a node knows.
 pub(crate) struct Router {
     name: Atom,
     creation: u32,
     hidden: bool,
     limits: Limits,
-    processes: DashMap<u64, Arc<Entry>>,
-    names: DashMap<Atom, Arc<Entry>>,
-    aliases: DashMap<Reference, Arc<Entry>>,
+    processes: Table<u64, Arc<Entry>>,
+    names: Table<Atom, Arc<Entry>>,
+    aliases: Table<Reference, Arc<Entry>>,
     /// Monitors by name, by reference: the name may belong to another process when the demonitor comes.
     by_name: DashMap<Reference, Arc<Entry>>,
     /// Questions of this node that wait for an answer.
-    waiting: DashMap<Reference, oneshot::Sender<Outcome>>,
+    waiting: Table<Reference, oneshot::Sender<Outcome>>,
     spawning: DashMap<Reference, Spawning>,
-    peers: DashMap<Atom, Peer>,
+    peers: Table<Atom, Peer>,
     functions: RwLock<HashMap<FunctionKey, Function>>,
     subscribers: Mutex<Vec<mpsc::Sender<NodeEvent>>>,
     /// Processes that monitor nodes, each once.
@@ -168,13 +172,13 @@ impl Router {
             creation,
             hidden,
             limits,
-            processes: DashMap::new(),
-            names: DashMap::new(),
-            aliases: DashMap::new(),
+            processes: Table::default(),
+            names: Table::default(),
+            aliases: Table::default(),
             by_name: DashMap::new(),
-            waiting: DashMap::new(),
+            waiting: Table::default(),
             spawning: DashMap::new(),
-            peers: DashMap::new(),
+            peers: Table::default(),
             functions: RwLock::default(),
             subscribers: Mutex::default(),
             node_monitors: Mutex::default(),
