@@ -200,7 +200,9 @@ for kind <- Support.Target.kinds() do
 
         assert Target.try_on(u, :rpc, [Net.name("absent"), :erlang, :node, []]) == {:badrpc, :nodedown}
         # The fixture waits 5 s.
+        started = System.monotonic_time(:millisecond)
         assert Target.try_on(u, :rpc, [node(), :timer, :sleep, [:infinity]]) == {:badrpc, :timeout}
+        assert (System.monotonic_time(:millisecond) - started) in 4_900..20_000
       end
     end
 
@@ -319,6 +321,7 @@ for kind <- Support.Target.kinds() do
       end
 
       test "check 51: what observer asks is answered", %{u: u} do
+        assert :net_adm.ping(u.node) == :pong
         assert u.node in Node.list()
 
         for {m, f, a} <- [

@@ -96,8 +96,5 @@ defmodule Support.Beam do
   def os_pid(peer), do: peer |> on(:os, :getpid, []) |> to_string()
 
   @doc "Sends a signal to a peer's program."
-  def signal(os_pid, name) when is_binary(os_pid) do
-    {_, 0} = System.cmd("kill", ["-#{name}", os_pid])
-    :ok
-  end
+  def signal(os_pid, name) when is_binary(os_pid), do: OsProcess.send_signal(os_pid, name)
 end
