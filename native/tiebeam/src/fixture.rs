@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use num_bigint::BigInt;
 use tiebeam_node::{
-    Args, Atom, CallError, Destination, Exception, Node, Pid, Process, RpcError, SendError, Signal,
-    SpawnError, SpawnOptions, Target, Term,
+    Args, Atom, CallError, Destination, Exception, Node, Pg, PgError, Pid, Process, RpcError,
+    SendError, Signal, SpawnError, SpawnOptions, Target, Term,
 };
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -54,6 +54,10 @@ pub(crate) fn host(node: &Node) -> Result<Arc<Notify>, SpawnError> {
     export(node, "send", send);
     export(node, "flood", flood);
     export(node, "rpc", rpc);
+    node.pg()?;
+    export(node, "pg_join", pg_join);
+    export(node, "pg_leave", pg_leave);
+    export(node, "pg_members", pg_members);
 
     let stop = Arc::new(Notify::new());
     let notify = Arc::clone(&stop);
@@ -373,6 +377,42 @@ async fn rpc(process: Process, [node, module, function, args]: [Term; 4]) -> Out
 
 fn exited(reason: Term) -> Term {
     Term::tuple([Term::atom("EXIT"), reason])
+}
+
+// ---- process groups
+
+async fn pg_join(process: Process, [group]: [Term; 1]) -> Outcome {
+    let pid = spawn(&process, echo_loop)?;
+    let joined = pg(&process)?.join(group, pid.as_pid().ok_or_else(|| error("badarg"))?);
+    joined.map_err(|_| error("badarg"))?;
+    Ok(pid)
+}
+
+async fn pg_leave(process: Process, [group, members]: [Term; 2]) -> Outcome {
+    let pids: Option<Vec<Pid>> = match &members {
+        Term::List(list) => list.iter().map(|pid| pid.as_pid().cloned()).collect(),
+        single => single.as_pid().cloned().map(|pid| vec![pid]),
+    };
+    let pids = pids.ok_or_else(|| nolocal(members))?;
+    match pg(&process)?.leave_many(group, pids) {
+        Ok(()) => Ok(ok()),
+        Err(PgError::NotJoined) => Ok(Term::atom("not_joined")),
+        Err(PgError::NotLocal(pid)) => Err(nolocal(Term::from(pid))),
+        Err(_) => Err(error("badarg")),
+    }
+}
+
+async fn pg_members(process: Process, [group]: [Term; 1]) -> Outcome {
+    let members = pg(&process)?.members(group).into_iter();
+    Ok(Term::from(members.map(Term::from).collect::<Vec<_>>()))
+}
+
+fn pg(process: &Process) -> Result<Pg, Exception> {
+    process.node().pg().map_err(|_| error("noproc"))
+}
+
+fn nolocal(pid: Term) -> Exception {
+    Exception::error(Term::tuple([Term::atom("nolocal"), pid]))
 }
 
 /// Lets the program stop once this call is answered.

@@ -61,6 +61,7 @@ struct Inner {
     /// Keeps up connections that shall last.
     keepers: RwLock<Vec<JoinHandle<()>>>,
     stopped: watch::Sender<bool>,
+    pg: kernel::pg::Scopes,
 }
 
 /// A connection came up or went down.
@@ -123,6 +124,7 @@ impl Node {
             transport: OnceLock::new(),
             keepers: RwLock::default(),
             stopped: watch::Sender::new(false),
+            pg: kernel::pg::Scopes::default(),
         }));
         node.install();
         kernel::start(&node);
@@ -172,6 +174,10 @@ impl Node {
 
     pub(crate) fn router(&self) -> &Arc<Router> {
         &self.0.router
+    }
+
+    pub(crate) fn pg_scopes(&self) -> &kernel::pg::Scopes {
+        &self.0.pg
     }
 
     /// A connection may come up a moment before the start is over.

@@ -8,6 +8,7 @@ mod erpc;
 mod io;
 mod logger;
 mod net_kernel;
+pub(crate) mod pg;
 mod rex;
 
 use tiebeam_wire::{Atom, Term};
