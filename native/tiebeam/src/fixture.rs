@@ -55,6 +55,7 @@ pub(crate) fn host(node: &Node) -> Result<Arc<Notify>, SpawnError> {
     export(node, "flood", flood);
     export(node, "rpc", rpc);
     node.pg()?;
+    export(node, "pg_start", pg_start);
     export(node, "pg_join", pg_join);
     export(node, "pg_leave", pg_leave);
     export(node, "pg_members", pg_members);
@@ -381,6 +382,12 @@ fn exited(reason: Term) -> Term {
 
 // ---- process groups
 
+async fn pg_start(process: Process, [scope]: [Term; 1]) -> Outcome {
+    let scope = scope.as_atom().ok_or_else(|| error("badarg"))?;
+    let started = process.node().pg_scope(scope.as_str());
+    started.map(|_| ok()).map_err(|_| error("badmatch"))
+}
+
 async fn pg_join(process: Process, [group]: [Term; 1]) -> Outcome {
     let pid = spawn(&process, echo_loop)?;
     let joined = pg(&process)?.join(group, pid.as_pid().ok_or_else(|| error("badarg"))?);
@@ -388,17 +395,15 @@ async fn pg_join(process: Process, [group]: [Term; 1]) -> Outcome {
     Ok(pid)
 }
 
-async fn pg_leave(process: Process, [group, members]: [Term; 2]) -> Outcome {
-    let pids: Option<Vec<Pid>> = match &members {
-        Term::List(list) => list.iter().map(|pid| pid.as_pid().cloned()).collect(),
-        single => single.as_pid().cloned().map(|pid| vec![pid]),
-    };
-    let pids = pids.ok_or_else(|| nolocal(members))?;
-    match pg(&process)?.leave_many(group, pids) {
+async fn pg_leave(process: Process, [group, member]: [Term; 2]) -> Outcome {
+    let pid = member.as_pid().ok_or_else(|| error("badarg"))?;
+    match pg(&process)?.leave(group, pid) {
         Ok(()) => Ok(ok()),
         Err(PgError::NotJoined) => Ok(Term::atom("not_joined")),
-        Err(PgError::NotLocal(pid)) => Err(nolocal(Term::from(pid))),
-        Err(_) => Err(error("badarg")),
+        Err(_) => Err(Exception::error(Term::tuple([
+            Term::atom("nolocal"),
+            member,
+        ]))),
     }
 }
 
@@ -409,10 +414,6 @@ async fn pg_members(process: Process, [group]: [Term; 1]) -> Outcome {
 
 fn pg(process: &Process) -> Result<Pg, Exception> {
     process.node().pg().map_err(|_| error("noproc"))
-}
-
-fn nolocal(pid: Term) -> Exception {
-    Exception::error(Term::tuple([Term::atom("nolocal"), pid]))
 }
 
 /// Lets the program stop once this call is answered.

@@ -58,6 +58,7 @@ pub(crate) fn start(node: &Node) {
     rex::start(node);
     erpc::export(node);
     erlang::export(node);
+    pg::export(node);
 }
 
 /// A reply that says that this node does not do that.

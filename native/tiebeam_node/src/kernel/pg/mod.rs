@@ -6,6 +6,7 @@
 //!               └──► Table ──► readers and subscribers
 //! ```
 
+mod functions;
 mod members;
 mod messages;
 mod scope;
@@ -24,6 +25,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::error::SpawnError;
 use crate::node::Node;
+pub(super) use functions::export;
 use scope::Change;
 use server::Server;
 
@@ -281,6 +283,15 @@ impl Node {
         let server = Server::start(atom.clone(), self.spawn(name)?);
         scopes.insert(atom, Arc::clone(&server));
         Ok(Pg(server))
+    }
+}
+
+impl Node {
+    /// The process groups of a scope that was started before.
+    fn running_pg_scope(&self, name: &Atom) -> Option<Pg> {
+        let scopes = self.pg_scopes().0.lock();
+        let scopes = scopes.unwrap_or_else(PoisonError::into_inner);
+        Some(Pg(Arc::clone(scopes.get(name)?)))
     }
 }
 
