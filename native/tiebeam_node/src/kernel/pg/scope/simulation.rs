@@ -16,7 +16,7 @@ use crate::kernel::pg::members::Members;
 use crate::kernel::pg::messages::Message;
 use crate::kernel::pg::table::Table;
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 100;
 const PHASES: usize = 4;
 const STEPS_PER_PHASE: usize = 500;
 
@@ -30,9 +30,9 @@ const QUIET_STEPS_MAX: usize = 100_000;
 
 #[test]
 fn a_cluster_agrees_when_it_is_quiet_and_no_otp_scope_ends_by_what_was_said() {
-    let seeds = match std::env::var("TIEBEAM_PG_SEED") {
+    let seeds = match std::env::var("TIEBEAM_SEED") {
         Ok(seed) => {
-            let seed = seed.parse().expect("TIEBEAM_PG_SEED is a number");
+            let seed = seed.parse().expect("TIEBEAM_SEED is a number");
             seed..seed + 1
         }
         Err(_) => 0..SEEDS,
@@ -41,7 +41,7 @@ fn a_cluster_agrees_when_it_is_quiet_and_no_otp_scope_ends_by_what_was_said() {
     for seed in seeds.clone() {
         if let Err(broken) = run(seed, &mut seen) {
             panic!(
-                "seed {seed}: {broken}\nreplay: TIEBEAM_PG_SEED={seed} cargo test -p tiebeam_node pg::scope::simulation"
+                "seed {seed}: {broken}\nreplay: TIEBEAM_SEED={seed} cargo test -p tiebeam_node pg::scope::simulation"
             );
         }
     }
@@ -54,7 +54,7 @@ fn a_cluster_agrees_when_it_is_quiet_and_no_otp_scope_ends_by_what_was_said() {
             stale,
         } = seen;
         assert!(
-            leaves > 10_000 && cuts > 1_000 && restarts > 500 && stale > 100,
+            leaves > 3_000 && cuts > 300 && restarts > 100 && stale > 30,
             "{seen:?}"
         );
     }
