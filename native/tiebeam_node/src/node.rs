@@ -853,7 +853,8 @@ impl Node {
             Ok(Ok(child)) => Ok((child, options.monitor.then_some(reference))),
             Ok(Err(reason)) if reason == "noconnection" => Err(CallError::NodeDown(node).into()),
             Ok(Err(reason)) => Err(SpawnError::Refused(reason)),
-            Err(_) => Err(CallError::NodeDown(node).into()),
+            // The parent was killed meanwhile: the child is told, and nobody else.
+            Err(_) => Err(SpawnError::Refused(Atom::of("noproc"))),
         }
     }
 }

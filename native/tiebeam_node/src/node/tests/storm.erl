@@ -49,6 +49,7 @@ is_remote(Pid) -> node(Pid) =/= node().
 
 %% Spawned by a worker: tells the test.
 worker(Boss, spawned) ->
+    process_flag(trap_exit, true),
     Boss ! {started, self()},
     worker(Boss).
 
