@@ -1,6 +1,6 @@
 %% The BEAM's side of the storm: an agent that starts and inspects workers, and the workers, which do what they are told.
 -module(storm).
--export([start/0, worker/1, worker/2]).
+-export([start/0, worker/2]).
 
 start() ->
     register(agent, self()),
@@ -10,8 +10,7 @@ start() ->
 agent(Downs) ->
     receive
         {start, From} ->
-            Pid = spawn(?MODULE, worker, [From]),
-            From ! {started, Pid},
+            spawn(?MODULE, worker, [From, spawned]),
             agent(Downs);
         {inspect, From, Ref} ->
             From ! {inspected, Ref, Downs, [describe(P) || P <- processes(), not is_resolver(P)], [inspect(P) || P <- workers()]},
@@ -47,15 +46,11 @@ remote(Pids) -> [P || P <- Pids, is_pid(P), is_remote(P)].
 is_remote({_Name, Node}) -> Node =/= node();
 is_remote(Pid) -> node(Pid) =/= node().
 
-%% Spawned by a worker: tells the test.
+%% Ready for everything before anybody knows it.
 worker(Boss, spawned) ->
     process_flag(trap_exit, true),
-    Boss ! {started, self()},
-    worker(Boss).
-
-worker(Boss) ->
     put(storm_worker, true),
-    process_flag(trap_exit, true),
+    Boss ! {started, self()},
     loop(#{boss => Boss, monitors => #{}, sent => #{}, got => #{}, gone => #{}}).
 
 loop(S) ->
