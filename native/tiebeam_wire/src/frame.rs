@@ -44,6 +44,9 @@ const READ: usize = 64 << 10;
 /// A scratch buffer that grew beyond this is given back after the packet.
 const SCRATCH: usize = 1 << 20;
 
+/// The longest start that is kept of the packets of a [`Run`]: two pids and references to 255 atoms have less.
+const RUN_START_MAX: usize = 1 << 10;
+
 /// The longest packet that is written. OTP closes the connection at lengths that its socket driver finds insane,
 /// which begin below 2 GiB.
 const PACKET_MAX: usize = 1 << 30;
@@ -297,6 +300,7 @@ pub struct FrameDecoder {
     cache: ReceiverCache,
     /// The atoms of the current packet's header.
     atoms: Vec<Atom>,
+    run: Run,
     assembler: Assembler,
     /// The offset of `frames` in all that was received.
     position: u64,
@@ -313,6 +317,7 @@ impl FrameDecoder {
             frames: Bytes::new(),
             cache: ReceiverCache::new(),
             atoms: Vec::new(),
+            run: Run::default(),
             assembler: Assembler::default(),
             position: 0,
             broken: None,
@@ -441,13 +446,21 @@ impl FrameDecoder {
     }
 
     fn whole(&mut self, packet: &Bytes) -> Result<Frame, Fault> {
+        if let Some((at, control)) = self.run.goes_on(packet) {
+            let mut decoder = Decoder::new(packet, at, &self.limits.terms).with_atoms(&self.atoms);
+            return message(control, Payload::Follows, &mut decoder);
+        }
         let at = self.header(packet, 2)?;
         let mut decoder = Decoder::new(packet, at, &self.limits.terms).with_atoms(&self.atoms);
         let (control, payload) = control::read(&mut decoder)?;
+        if payload == Payload::Follows {
+            self.run.begin(&packet[..decoder.position()], &control);
+        }
         message(control, payload, &mut decoder)
     }
 
     fn header(&mut self, packet: &Bytes, at: usize) -> Result<usize, Fault> {
+        self.run.end();
         if !self.framing.atoms
             && let Some(references @ 1..) = packet.get(at).copied()
         {
@@ -491,6 +504,40 @@ impl FrameDecoder {
         let mut decoder = Decoder::new(&terms, 0, &self.limits.terms).with_atoms(&atoms);
         let (control, payload) = control::read(&mut decoder)?;
         message(control, payload, &mut decoder).map(Some)
+    }
+}
+
+/// A run of messages from one process to another: their packets begin alike, up to the payload, and what was read of
+/// one need not be read of the next. Only packets in a row are a run, so the atoms of the header are the same too.
+#[derive(Debug, Default)]
+struct Run {
+    /// Head, header and control tuple.
+    start: Vec<u8>,
+    control: Option<Control>,
+}
+
+impl Run {
+    fn begin(&mut self, start: &[u8], control: &Control) {
+        // Only messages come in runs.
+        if let Control::Send { .. } | Control::RegSend { .. } = control
+            && start.len() <= RUN_START_MAX
+        {
+            self.start.clear();
+            self.start.extend_from_slice(start);
+            self.control = Some(control.clone());
+        }
+    }
+
+    fn end(&mut self) {
+        self.control = None;
+    }
+
+    /// The offset of the payload, and the control message, of a packet that goes on with the run.
+    fn goes_on(&self, packet: &[u8]) -> Option<(usize, Control)> {
+        let control = self.control.as_ref()?;
+        packet
+            .starts_with(&self.start)
+            .then(|| (self.start.len(), control.clone()))
     }
 }
 

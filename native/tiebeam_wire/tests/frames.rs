@@ -1059,6 +1059,53 @@ mod fragments {
     }
 }
 
+/// Packets in a row that begin alike are read once up to the payload; what comes between them may redefine an atom.
+#[test]
+fn packets_that_begin_alike_mean_what_the_atom_cache_says_when_they_come() {
+    const SEND: &[u8] = b"\x68\x03\x61\x02\x77\0\x58\x52\x00\0\0\0\x01\0\0\0\0\0\0\0\x01";
+    let flags = Flags::FRAGMENTS | Flags::DIST_HDR_ATOM_CACHE;
+    let define = |atom: &[u8]| [b"\x83\x44\x01\x08\x05\x03", atom, SEND, b"\x52\x00"].concat();
+    let begin = [
+        b"\x83\x45",
+        &1u64.to_be_bytes()[..],
+        &2u64.to_be_bytes(),
+        b"\x01\x08\x05\x03c@h",
+        SEND,
+    ]
+    .concat();
+    let alike = [b"\x83\x44\x01\x00\x05", SEND].concat();
+    let (x, y) = (
+        [&alike[..], b"\x77\x01x"].concat(),
+        [&alike[..], b"\x77\x01y"].concat(),
+    );
+    let (a, b) = (define(b"a@h"), define(b"b@h"));
+    let frames = read(flags, &[&a, &x, &y, &b, &x, &y, &begin, &x, &y]).unwrap();
+    let said: Vec<_> = frames
+        .into_iter()
+        .map(|frame| match frame {
+            Frame::Message {
+                control: Control::Send { to, .. },
+                payload: Some(payload),
+            } => (to.node.to_string(), payload.to_string()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let said: Vec<_> = said.iter().map(|(to, what)| (&to[..], &what[..])).collect();
+    let expected = [
+        ("a@h", "a@h"),
+        ("a@h", "x"),
+        ("a@h", "y"),
+        ("b@h", "b@h"),
+        ("b@h", "x"),
+        ("b@h", "y"),
+        ("c@h", "x"),
+        ("c@h", "y"),
+    ];
+    assert_eq!(said, expected);
+    let missing = FrameErrorKind::PayloadMissing { message: "Send" };
+    assert_eq!(refused(flags, &[&a, &x, &y, &alike]), missing);
+}
+
 /// The example of the manual's kind, from a connection of two real nodes.
 #[test]
 fn an_annotated_header_is_read() {
