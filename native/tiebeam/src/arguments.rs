@@ -1,5 +1,8 @@
 //! The command line.
 
+mod network;
+
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tiebeam_node::{Cookie, EpmdMode};
 
 use crate::failure::Failure;
+pub(crate) use network::NetworkArguments;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -47,9 +51,15 @@ pub(crate) struct NodeArguments {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) cookie: CookieArguments,
-    /// The port to listen on; a free one if not given.
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    pub(crate) port: u16,
+    #[command(flatten)]
+    pub(crate) network: NetworkArguments,
+    /// The port to listen on; if not given the common one, or a free one.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// The address to listen on: `::` is all of IPv6 and IPv4. If not given, what suits the host in the name: all of
+    /// IPv4, for an IPv6 address `::`, and for a loopback address that alone.
+    #[arg(long, value_name = "IP")]
+    pub(crate) listen: Option<IpAddr>,
     /// Stay connected to this node whenever it is there, and find the cluster through it; may be repeated.
     #[arg(long, value_name = "NAME@HOST")]
     pub(crate) join: Vec<String>,
@@ -68,9 +78,14 @@ pub(crate) struct NodeArguments {
     /// After how many seconds of silence a peer is taken for dead; the same on all nodes of a cluster.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) net_ticktime: u32,
-    /// How nodes find one another by name. The port of epmd is taken from ERL_EPMD_PORT (default: 4369).
-    #[arg(long, value_enum, default_value_t = Epmd::Auto)]
-    pub(crate) epmd: Epmd,
+    /// How nodes find one another by name; auto, but none with --common-port. The port of epmd is taken from
+    /// ERL_EPMD_PORT (default: 4369).
+    #[arg(long, value_enum)]
+    pub(crate) epmd: Option<Epmd>,
+    /// Refuse nodes that dial without a certificate, as OTP does with {verify, verify_peer} and {fail_if_no_peer_cert,
+    /// true}; if not given, the cookie alone tells who they are.
+    #[arg(long, requires = "tls_cert")]
+    pub(crate) tls_require_client_cert: bool,
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +95,8 @@ pub(crate) struct PingArguments {
     pub(crate) node: String,
     #[command(flatten)]
     pub(crate) cookie: CookieArguments,
+    #[command(flatten)]
+    pub(crate) network: NetworkArguments,
     /// How many seconds to wait for the answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: u32,
@@ -99,6 +116,8 @@ pub(crate) struct RpcArguments {
     pub(crate) args: String,
     #[command(flatten)]
     pub(crate) cookie: CookieArguments,
+    #[command(flatten)]
+    pub(crate) network: NetworkArguments,
     /// How many seconds to wait for the value.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: u32,
@@ -111,6 +130,8 @@ pub(crate) struct MembersArguments {
     pub(crate) node: String,
     #[command(flatten)]
     pub(crate) cookie: CookieArguments,
+    #[command(flatten)]
+    pub(crate) network: NetworkArguments,
     /// Print a JSON array of objects instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
@@ -160,7 +181,7 @@ pub(crate) enum Epmd {
     Client,
     /// Be the epmd of this host; fail if one runs.
     Serve,
-    /// No epmd: all nodes listen on the port given with --port.
+    /// No epmd: nodes are found by --address and --common-port.
     None,
 }
 

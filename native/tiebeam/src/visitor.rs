@@ -5,8 +5,9 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use tiebeam_node::wire::handshake::NodeName;
-use tiebeam_node::{Config, Cookie, EpmdMode, Node};
+use tiebeam_node::{Config, EpmdMode, Node};
 
+use crate::arguments::{CookieArguments, NetworkArguments};
 use crate::failure::Failure;
 
 pub(crate) struct Visitor {
@@ -15,7 +16,11 @@ pub(crate) struct Visitor {
 
 impl Visitor {
     /// A node that may visit `host`. Does not connect yet.
-    pub(crate) async fn to(host: &str, cookie: Cookie) -> Result<Self, Failure> {
+    pub(crate) async fn to(
+        host: &str,
+        cookie: &CookieArguments,
+        network: &NetworkArguments,
+    ) -> Result<Self, Failure> {
         let host = NodeName::parse(host)?;
         // Nobody dials a visitor, so the host in its name need not be this one; it must only be of the same form.
         let name = format!(
@@ -24,9 +29,10 @@ impl Visitor {
             rand::random::<u32>(),
             host.host()
         );
-        let mut config = Config::new(name, cookie)
+        let config = Config::new(name, cookie.read()?)
             .hidden(true)
             .listen(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut config = network.apply_to(config);
         config.epmd = EpmdMode::LookUpOnly;
         Ok(Self {
             node: Node::start(config).await?,

@@ -283,6 +283,28 @@ fn a_node_runs_without_epmd() {
 }
 
 #[test]
+fn nodes_without_epmd_are_found_by_their_port() {
+    let host = Host::new();
+    let port = free_port().to_string();
+    let _node = host.node("a@127.0.0.1", &["--common-port", &port]);
+    let ping = |args: &[&str]| {
+        host.tiebeam(&[&["ping", "a@127.0.0.1", "--cookie", "secret"], args].concat())
+    };
+    let address = format!("a@127.0.0.1=127.0.0.1:{port}");
+    for found in [["--common-port", &port], ["--address", &address]] {
+        assert_pong(&ping(&found));
+    }
+    assert_fails(&ping(&[]), &["no epmd answers"]);
+    let malformed = ping(&["--address", "a@127.0.0.1=9100"]);
+    let stderr = String::from_utf8_lossy(&malformed.stderr);
+    assert!(
+        stderr.contains("write 127.0.0.1:9100 or [::1]:9100"),
+        "{stderr}"
+    );
+    assert_eq!(malformed.status.code(), Some(2));
+}
+
+#[test]
 fn a_node_that_refuses_the_cookie_is_named_in_the_log() {
     let host = Host::new();
     let _first = host.node("a@127.0.0.1", &[]);

@@ -10,6 +10,7 @@ use tiebeam_wire::flags::Flags;
 use tiebeam_wire::handshake::NodeName;
 
 use crate::epmd::EpmdMode;
+use crate::tls::TlsConfig;
 use crate::transport::{
     MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_PER_ADDRESS, SETUP_TIME, StartError, TransportConfig,
 };
@@ -141,7 +142,8 @@ pub struct Config {
     pub cookies: HashMap<String, Cookie>,
     /// Connect hidden: not in `nodes()`, not part of the mesh. Default false.
     pub hidden: bool,
-    /// The address to listen on. Default all of IPv4.
+    /// The address to listen on. Default all of IPv4; `::` is all of IPv6, and of IPv4 where the system allows it. A
+    /// host that has addresses of both families is dialled at those of this family first.
     pub listen: IpAddr,
     /// The port to listen on; 0 takes a free one (the default).
     pub port: u16,
@@ -151,6 +153,11 @@ pub struct Config {
     pub epmd_port: u16,
     /// Addresses of peers that are not asked for at an epmd, by node name.
     pub addresses: HashMap<String, SocketAddr>,
+    /// The port of all other peers, which are then not asked for at an epmd either: as `erl -erl_epmd_port`.
+    /// Default none.
+    pub common_port: Option<u16>,
+    /// Use TLS for all connections. Default none: plain TCP.
+    pub tls: Option<TlsConfig>,
     /// After how long without a byte a peer is taken for dead. All nodes of a cluster must agree.
     /// Default 60 s, as OTP's `net_ticktime`.
     pub net_ticktime: Duration,
@@ -210,6 +217,8 @@ impl Config {
             epmd: EpmdMode::Auto,
             epmd_port: default_epmd_port(),
             addresses: HashMap::new(),
+            common_port: None,
+            tls: None,
             net_ticktime: Duration::from_secs(60),
             limits: Limits::default(),
         }
@@ -237,6 +246,26 @@ impl Config {
     pub fn epmd(mut self, mode: EpmdMode, port: u16) -> Self {
         self.epmd = mode;
         self.epmd_port = port;
+        self
+    }
+
+    /// Knows where a peer listens, so that no epmd is asked for it.
+    pub fn address(mut self, peer: impl Into<String>, address: SocketAddr) -> Self {
+        self.addresses.insert(peer.into(), address);
+        self
+    }
+
+    /// Listens on this port, takes all peers to listen on it, too, and uses no epmd: as `erl -erl_epmd_port`.
+    pub fn common_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self.common_port = Some(port);
+        self.epmd = EpmdMode::None;
+        self
+    }
+
+    /// Puts all connections inside TLS.
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -269,6 +298,8 @@ impl Config {
             epmd: self.epmd,
             epmd_port: self.epmd_port,
             addresses: self.addresses.clone(),
+            common_port: self.common_port,
+            tls: self.tls.clone(),
             setup_time: SETUP_TIME,
             max_unauthenticated: MAX_UNAUTHENTICATED,
             max_unauthenticated_per_address: MAX_UNAUTHENTICATED_PER_ADDRESS,

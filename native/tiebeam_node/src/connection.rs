@@ -8,6 +8,7 @@
 mod pacing;
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -382,6 +383,8 @@ impl Connection {
                     let written = self.written.load(Ordering::Relaxed);
                     pause = pacing.pauses(Instant::now(), read, written);
                 }
+                // TLS that ends without its own farewell: the peer was killed, or is of a kind that sends none.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Reason::Closed,
                 Err(error) => return Reason::Io(error.to_string()),
             }
         }
@@ -409,7 +412,12 @@ impl Connection {
                 self.wake.notified().await;
                 continue;
             }
-            if let Err(error) = writer.write_all(&chunk).await {
+            let mut written = writer.write_all(&chunk).await;
+            if written.is_ok() {
+                // A TLS stream may keep what the system did not take at once.
+                written = writer.flush().await;
+            }
+            if let Err(error) = written {
                 debug!(peer = %self.peer, "cannot write: {error}");
                 self.close(Reason::Io(error.to_string()));
                 return;

@@ -34,6 +34,7 @@ mod kernel;
 mod node;
 mod process;
 mod router;
+mod tls;
 mod transport;
 mod typed;
 mod waiting_room;
@@ -50,5 +51,6 @@ pub use process::{Call, Destination, Process, ReplyTo, Signal, Target, ThreadPro
 pub use router::SpawnOptions;
 pub use tiebeam_core::{Kind, Member, NodeName, Status, Timing};
 pub use tiebeam_wire::{self as wire, Atom, Binary, Map, Pid, Reference, Term};
+pub use tls::{TlsConfig, TlsError, TlsFailure};
 pub use transport::{ConnectError, HandshakeFailure, StartError};
 pub use typed::{Error as TypeError, from_term, to_term};

@@ -27,7 +27,9 @@ use crate::process::entry::Entry;
 use crate::process::mailbox::{Item, Mailbox};
 use crate::process::{Destination, Process, ThreadProcess};
 use crate::router::{Outcome, Router, SpawnOptions};
-use crate::transport::{ConnectError, ConnectionId, Established, Hub, StartError, Transport};
+use crate::transport::{
+    ConnectError, ConnectionId, Established, Hub, StartError, Stream, Transport,
+};
 use crate::typed;
 
 /// How long a connection may take to write what waits, when the node stops.
@@ -997,13 +999,22 @@ impl Hub for NodeHub {
         lock(&self.running).insert(id, Arc::clone(&connection));
         node.router().node_up(&connection);
         debug!(peer = %connection.peer, visible, dialled, offered = ?peer_flags, "connected");
-        let (reader, writer) = stream.into_split();
         let net_ticktime = self.net_ticktime;
         let router = Arc::clone(node.router());
         let run = Arc::clone(&connection);
         let run = async move {
-            run.run(reader, writer, &leftover, net_ticktime, router)
-                .await
+            match stream {
+                Stream::Tcp(stream) => {
+                    let (reader, writer) = stream.into_split();
+                    run.run(reader, writer, &leftover, net_ticktime, router)
+                        .await
+                }
+                Stream::Tls(stream) => {
+                    let (reader, writer) = tokio::io::split(stream);
+                    run.run(reader, writer, &leftover, net_ticktime, router)
+                        .await
+                }
+            }
         };
         let running = Arc::clone(&self.running);
         tokio::spawn(async move {

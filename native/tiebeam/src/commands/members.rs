@@ -23,7 +23,7 @@ struct Member {
 }
 
 pub(crate) async fn run(arguments: MembersArguments) -> Result<(), Failure> {
-    let visitor = Visitor::to(&arguments.node, arguments.cookie.read()?).await?;
+    let visitor = Visitor::to(&arguments.node, &arguments.cookie, &arguments.network).await?;
     let reply = visitor
         .node()
         .call(

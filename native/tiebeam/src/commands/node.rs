@@ -2,10 +2,10 @@
 
 use std::future::pending;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tiebeam_node::wire::handshake::NodeName;
-use tiebeam_node::{ClusterConfig, Config, ConnectError, Node};
+use tiebeam_node::{ClusterConfig, Config, ConnectError, EpmdMode, Node};
 use tracing::info;
 
 use crate::arguments::{NodeArguments, seconds};
@@ -15,13 +15,21 @@ use crate::fixture;
 pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     let name = NodeName::parse(&arguments.name)?;
     let peers = peers(&name, &arguments.join)?;
-    let mut config = Config::new(name.as_str(), arguments.cookie.read()?)
+    let config = Config::new(name.as_str(), arguments.cookie.read()?)
         .hidden(arguments.hidden)
-        .port(arguments.port)
         .net_ticktime(seconds(arguments.net_ticktime));
-    config.epmd = arguments.epmd.into();
-    if let Some(address) = loopback(name.host()) {
+    let mut config = arguments.network.apply_to(config);
+    config.port = arguments.port.or(config.common_port).unwrap_or(0);
+    config.epmd = match (arguments.epmd, config.common_port) {
+        (Some(epmd), _) => epmd.into(),
+        (None, Some(_)) => EpmdMode::None,
+        (None, None) => EpmdMode::Auto,
+    };
+    if let Some(address) = arguments.listen.or_else(|| suitable(name.host())) {
         config.listen = address;
+    }
+    if let Some(tls) = &mut config.tls {
+        tls.require_client_certificate = arguments.tls_require_client_cert;
     }
     let ended = ended()?;
     let node = Node::start(config).await?;
@@ -72,11 +80,13 @@ fn peers(own: &NodeName, join: &[String]) -> Result<Vec<String>, Failure> {
         .collect()
 }
 
-/// A node on a loopback address can be reached there only, so it listens nowhere else.
-fn loopback(host: &str) -> Option<IpAddr> {
+/// Where a node listens whose name has this host; `None` for the default. A node on a loopback address can be reached
+/// there only, so it listens nowhere else.
+fn suitable(host: &str) -> Option<IpAddr> {
     match host.parse::<IpAddr>() {
         Ok(address) if address.is_loopback() => Some(address),
-        Ok(_) => None,
+        Ok(IpAddr::V6(_)) => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        Ok(IpAddr::V4(_)) => None,
         Err(_) => (host == "localhost").then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     }
 }

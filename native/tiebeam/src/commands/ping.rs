@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::visitor::{self, Visitor};
 
 pub(crate) async fn run(arguments: PingArguments) -> Result<(), Failure> {
-    let visitor = Visitor::to(&arguments.node, arguments.cookie.read()?).await?;
+    let visitor = Visitor::to(&arguments.node, &arguments.cookie, &arguments.network).await?;
     let pong = visitor
         .node()
         .ping(&arguments.node, seconds(arguments.timeout))

@@ -8,7 +8,7 @@ use crate::visitor::{self, Visitor};
 
 pub(crate) async fn run(arguments: RpcArguments) -> Result<(), Failure> {
     let args = list(&arguments.args)?;
-    let visitor = Visitor::to(&arguments.node, arguments.cookie.read()?).await?;
+    let visitor = Visitor::to(&arguments.node, &arguments.cookie, &arguments.network).await?;
     let value = visitor
         .node()
         .rpc(

@@ -41,7 +41,7 @@ pub enum EpmdMode {
     Serve,
     /// Find peers through epmd, but do not register: for a node that only asks others, and that nobody looks for.
     LookUpOnly,
-    /// No epmd: peers have static addresses, or the port of this node.
+    /// No epmd: peers have static addresses or a common port.
     None,
 }
 
@@ -86,18 +86,26 @@ pub enum EpmdError {
 pub(crate) struct Settings {
     pub(crate) mode: EpmdMode,
     pub(crate) port: u16,
-    /// Where the node listens. An epmd of our own serves this address and the loopback address, no other.
+    /// Where the node listens. An epmd of our own serves this address and the loopback addresses, no other.
     pub(crate) listen: IpAddr,
 }
 
+/// The loopback addresses. The order is that in which an epmd of our own takes them: all such epmds of a host meet at
+/// the first one, so that only one of them serves.
+const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
+
 impl Settings {
-    /// Nodes register over loopback only.
-    fn address(&self) -> SocketAddr {
-        let loopback = match self.listen {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        };
-        SocketAddr::new(loopback, self.port)
+    /// Where this host's epmd may be: nodes register over loopback only. An epmd that does not listen on the family of
+    /// the node may do so on the other one.
+    fn addresses(&self) -> [SocketAddr; 2] {
+        let mut addresses = LOOPBACK.map(|ip| SocketAddr::new(ip, self.port));
+        if self.listen.is_ipv6() {
+            addresses.reverse();
+        }
+        addresses
     }
 }
 
@@ -154,7 +162,10 @@ async fn keep(
             _ = &mut stopped => return,
             () = end_of(&mut stream) => {}
         }
-        tracing::warn!(address = %settings.address(), "epmd closed the registration; registering again");
+        tracing::warn!(
+            port = settings.port,
+            "epmd closed the registration; registering again"
+        );
         let mut told = false;
         stream = loop {
             tokio::select! {
@@ -171,7 +182,7 @@ async fn keep(
                 Err(_) => {}
             }
         };
-        tracing::info!(address = %settings.address(), "registered with epmd again");
+        tracing::info!(port = settings.port, "registered with epmd again");
     }
 }
 
@@ -187,8 +198,7 @@ async fn establish(
     entry: &Entry,
     server: &mut Option<Server>,
 ) -> Result<(TcpStream, u32), EpmdError> {
-    let address = settings.address();
-    let unreachable = match register(address, entry).await {
+    let unreachable = match register_at_any(settings, entry).await {
         Err(error @ EpmdError::Unreachable { .. }) => error,
         outcome => return outcome,
     };
@@ -199,14 +209,29 @@ async fn establish(
     *server = None;
     match Server::start(settings) {
         Ok(started) => {
-            tracing::info!(%address, "no epmd runs here: serving it");
+            tracing::info!(port = settings.port, "no epmd runs here: serving it");
             *server = Some(started);
         }
         // Another node that starts now was faster: be its client.
         Err(EpmdError::Serve { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {}
         Err(error) => return Err(error),
     }
-    register(address, entry).await
+    register_at_any(settings, entry).await
+}
+
+/// Registers at the first address where an epmd answers; if there is none, says so of the node's own family.
+async fn register_at_any(
+    settings: &Settings,
+    entry: &Entry,
+) -> Result<(TcpStream, u32), EpmdError> {
+    let [own, other] = settings.addresses();
+    match register(own, entry).await {
+        Err(unreachable @ EpmdError::Unreachable { .. }) => match register(other, entry).await {
+            Err(EpmdError::Unreachable { .. }) => Err(unreachable),
+            outcome => outcome,
+        },
+        outcome => outcome,
+    }
 }
 
 /// Registers; the stream is the registration.

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{ANSWER_TIME, EpmdError, Settings, end_of};
+use super::{ANSWER_TIME, EpmdError, LOOPBACK, Settings, end_of};
 use crate::transport::socket;
 use crate::waiting_room::WaitingRoom;
 
@@ -35,24 +35,36 @@ struct Shared {
 }
 
 impl Server {
-    /// Listens on the loopback address and on the node's own.
+    /// Listens on the loopback addresses and on the node's own.
     pub(super) fn start(settings: &Settings) -> Result<Server, EpmdError> {
-        let own = SocketAddr::new(settings.listen, settings.port);
-        // The unspecified address contains the loopback address.
-        let addresses = match settings.address() {
-            loopback if own == loopback || settings.listen.is_unspecified() => vec![own],
-            loopback => vec![loopback, own],
-        };
-        let listen = |address| {
+        let listen = |ip: IpAddr| {
+            let address = SocketAddr::new(ip, settings.port);
             socket::listen(address).map_err(|source| EpmdError::Serve {
                 address,
                 source: Arc::new(source),
             })
         };
-        let listeners = addresses
-            .into_iter()
-            .map(listen)
-            .collect::<Result<Vec<_>, _>>()?;
+        let own = settings.listen;
+        // The unspecified address contains the loopback address, and that of IPv6 the one of IPv4 as well.
+        let contains = |ip: IpAddr| own.is_unspecified() && (own.is_ipv6() || ip.is_ipv4());
+        let mut addresses = LOOPBACK
+            .map(|ip| if contains(ip) { own } else { ip })
+            .to_vec();
+        addresses.dedup();
+        if !addresses.contains(&own) {
+            addresses.push(own);
+        }
+        let mut listeners = Vec::new();
+        for ip in addresses {
+            match listen(ip) {
+                Ok(listener) => listeners.push(listener),
+                // A system may have no IPv6.
+                Err(error) if ip == LOOPBACK[1] && ip != own => {
+                    tracing::debug!(%error, "the embedded epmd serves IPv4 only");
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let shared = Arc::new(Shared {
             registrations: Mutex::new(Registrations::new(settings.port, first_creation())),
             next_socket: AtomicU64::new(0),

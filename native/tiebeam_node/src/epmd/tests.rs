@@ -1,7 +1,7 @@
 //! Nodes and epmd on one host: who registers, who serves, and who takes over.
 
 use super::*;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -20,6 +20,27 @@ fn settings(mode: EpmdMode, port: u16) -> Settings {
 
 fn entry(name: &str, port: u16) -> Entry {
     Entry::new(name, port, false)
+}
+
+const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// Whether this system has IPv6; says so if not.
+async fn has_ipv6() -> bool {
+    let bound = TcpListener::bind((LOOPBACK_V6, 0)).await;
+    if let Err(error) = &bound {
+        eprintln!("skipped: no IPv6 here ({error})");
+    }
+    bound.is_ok()
+}
+
+/// A port that is free in both families.
+async fn free_port_of_both() -> u16 {
+    loop {
+        let port = free_port().await;
+        if TcpListener::bind((LOOPBACK_V6, port)).await.is_ok() {
+            return port;
+        }
+    }
 }
 
 async fn start(mode: EpmdMode, port: u16, name: &str) -> Result<Registration, EpmdError> {
@@ -134,4 +155,53 @@ async fn hostile_requests_cost_their_socket_only() {
         stalled.push(TcpStream::connect(address).await.unwrap());
     }
     assert!(look_up(address, "a").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn nodes_of_both_families_share_an_epmd() {
+    if !has_ipv6().await {
+        return;
+    }
+    let unspecified = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
+    // Whoever serves, the other one is its client, and both can be asked for in both families.
+    for serving in [HOST, LOOPBACK_V6].into_iter().chain(unspecified) {
+        for joining in [HOST, LOOPBACK_V6] {
+            let port = free_port_of_both().await;
+            let settings = |mode, listen| Settings { mode, port, listen };
+            let a = Registration::start(settings(EpmdMode::Auto, serving), entry("a", 9)).await;
+            let b = Registration::start(settings(EpmdMode::Auto, joining), entry("b", 9)).await;
+            let (a, b) = (a.unwrap(), b.unwrap());
+            for host in LOOPBACK {
+                let names = names(SocketAddr::new(host, port)).await.unwrap();
+                assert_eq!(names.nodes.len(), 2, "{serving} serves, {joining} joins");
+            }
+            a.stop().await;
+            b.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_epmd_of_the_other_family_is_used() {
+    if !has_ipv6().await {
+        return;
+    }
+    let port = free_port_of_both().await;
+    // A socket that does not listen takes the place at which this epmd would serve IPv6.
+    let taken = TcpSocket::new_v6().unwrap();
+    taken.bind(SocketAddr::new(LOOPBACK_V6, port)).unwrap();
+    let server = Server::start(&settings(EpmdMode::Serve, port)).unwrap();
+    let client = Settings {
+        mode: EpmdMode::Client,
+        port,
+        listen: LOOPBACK_V6,
+    };
+    let registration = Registration::start(client, entry("a", 9)).await.unwrap();
+    let found = look_up(SocketAddr::new(HOST, port), "a").await.unwrap();
+    assert_eq!(found, Some(entry("a", 9)));
+    registration.stop().await;
+    drop((server, taken));
 }

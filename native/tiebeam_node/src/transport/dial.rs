@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::messages::{Handshaken, Messages};
 use super::slots::Attempt;
-use super::{ConnectError, HandshakeFailure, Inner, TOTAL_SETUP_TIME, socket};
+use super::{ConnectError, HandshakeFailure, Inner, Stream, TOTAL_SETUP_TIME, socket};
 use crate::epmd::{self, EpmdMode};
 
 /// Most addresses of one host that are tried.
@@ -40,7 +40,22 @@ pub(super) async fn run(inner: Arc<Inner>, peer: NodeName, attempt: Attempt) {
     let steps = async {
         let stream = reach(&inner, &peer).await?;
         socket::configure(&stream).map_err(|error| failed(error.into()))?;
-        dial(&inner, &peer, &attempt, stream).await
+        let Some(tls) = &inner.tls else {
+            let dialled = dial(&inner, &peer, &attempt, stream).await?;
+            return Ok(dialled.map(Stream::Tcp));
+        };
+        let secured = timeout(inner.config.setup_time, tls.connect(peer.host(), stream));
+        let stream = match secured.await {
+            Ok(secured) => secured.map_err(|error| failed(error.into()))?,
+            Err(_) => {
+                return Err(failed(HandshakeFailure::Timeout {
+                    awaited: "TLS handshake",
+                    after: inner.config.setup_time,
+                }));
+            }
+        };
+        let dialled = dial(&inner, &peer, &attempt, stream).await?;
+        Ok(dialled.map(|stream| Stream::Tls(Box::new(stream))))
     };
     let dialled = tokio::select! {
         () = attempt.abandoned() => Err(failed(HandshakeFailure::Abandoned)),
@@ -94,7 +109,7 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     attempt: &Attempt,
     stream: S,
 ) -> Result<Option<Handshaken<S>>, HandshakeFailure> {
-    let mut messages = Messages::new(stream, inner.config.setup_time);
+    let mut messages = Messages::new(stream, inner.width(), inner.config.setup_time);
     let (named, name) = send_name(inner.local.clone(), peer.clone());
     messages.write(&[&name]).await?;
     let body = messages.read("status").await?;
@@ -126,30 +141,17 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// A TCP connection to the port where `peer` listens.
 async fn reach(inner: &Inner, peer: &NodeName) -> Result<TcpStream, ConnectError> {
-    let step_time = inner.config.setup_time;
     if let Some(&address) = inner.config.addresses.get(peer.as_str()) {
         return connect(inner, peer, address).await;
     }
-    // As with `erl -erl_epmd_port`: every node listens on the same port.
-    let common_port = match (inner.config.epmd, inner.config.ports.start()) {
-        (EpmdMode::None, 0) => return Err(ConnectError::NoAddress(peer.clone())),
-        (EpmdMode::None, _) => Some(inner.port),
-        _ => None,
-    };
-    let hosts = timeout(step_time, lookup_host((peer.host(), 0)));
-    let unresolved = |source| ConnectError::Host {
-        peer: peer.clone(),
-        source: Arc::new(source),
-    };
-    let mut hosts = match hosts.await {
-        Ok(hosts) => hosts.map_err(unresolved)?,
-        Err(late) => return Err(unresolved(late.into())),
+    let common_port = inner.config.common_port;
+    if common_port.is_none() && inner.config.epmd == EpmdMode::None {
+        return Err(ConnectError::NoAddress(peer.clone()));
     }
-    .take(MAX_ADDRESSES);
     let mut failure = ConnectError::NoAddress(peer.clone());
     // A host may have addresses on which it does not serve: the first one that works is taken, and among the reasons
     // why none works, what epmd itself said is worth more than that nobody answers.
-    for host in &mut hosts {
+    for host in hosts(inner, peer).await? {
         let tried = async {
             let port = match common_port {
                 Some(port) => port,
@@ -164,6 +166,21 @@ async fn reach(inner: &Inner, peer: &NodeName) -> Result<TcpStream, ConnectError
         }
     }
     Err(failure)
+}
+
+/// The addresses of the peer's host; those of the family on which this node listens come first.
+async fn hosts(inner: &Inner, peer: &NodeName) -> Result<Vec<SocketAddr>, ConnectError> {
+    let found = timeout(inner.config.setup_time, lookup_host((peer.host(), 0)));
+    let found = found.await.unwrap_or_else(|late| Err(late.into()));
+    let mut hosts: Vec<_> = found
+        .map_err(|source| ConnectError::Host {
+            peer: peer.clone(),
+            source: Arc::new(source),
+        })?
+        .collect();
+    hosts.sort_by_key(|host| host.is_ipv6() != inner.config.listen.is_ipv6());
+    hosts.truncate(MAX_ADDRESSES);
+    Ok(hosts)
 }
 
 async fn port_of(inner: &Inner, peer: &NodeName, host: SocketAddr) -> Result<u16, ConnectError> {

@@ -12,6 +12,7 @@ use tiebeam_wire::handshake::{NameError, NodeName};
 
 use super::HandshakeFailure;
 use crate::epmd::EpmdError;
+use crate::tls::TlsError;
 
 /// Why a node could not start.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub enum StartError {
     },
     /// It could not register with epmd.
     Epmd(EpmdError),
+    /// It cannot use TLS as it is told to.
+    Tls(TlsError),
 }
 
 /// Why there is no connection to a peer.
@@ -59,7 +62,7 @@ pub enum ConnectError {
         /// What the system says.
         source: Arc<io::Error>,
     },
-    /// There is no epmd, and no address was given for the peer.
+    /// There is no epmd, and neither the peer's address nor a common port was given.
     NoAddress(NodeName),
     /// The epmd of the peer's host could not be asked.
     Epmd {
@@ -117,6 +120,12 @@ impl From<EpmdError> for StartError {
     }
 }
 
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> StartError {
+        StartError::Tls(error)
+    }
+}
+
 impl From<NameError> for ConnectError {
     fn from(error: NameError) -> ConnectError {
         ConnectError::Name(error)
@@ -143,6 +152,7 @@ impl fmt::Display for StartError {
                 ports.end()
             ),
             StartError::Epmd(error) => error.fmt(f),
+            StartError::Tls(error) => error.fmt(f),
         }
     }
 }
@@ -167,7 +177,8 @@ impl fmt::Display for ConnectError {
             ),
             ConnectError::NoAddress(peer) => write!(
                 f,
-                "there is no epmd to ask where '{peer}' listens: give its address, or use epmd"
+                "there is no epmd to ask where '{peer}' listens: give its address or the port that all nodes share, or use \
+                 epmd"
             ),
             ConnectError::Epmd { peer, source } => write!(f, "cannot look up '{peer}': {source}"),
             ConnectError::NotRegistered { peer, epmd } => write!(
@@ -213,6 +224,7 @@ impl std::error::Error for StartError {
             StartError::Name(source) => Some(source),
             StartError::Listen { source, .. } => Some(source),
             StartError::Epmd(source) => Some(source),
+            StartError::Tls(source) => Some(source),
             StartError::PortsInUse { .. } => None,
         }
     }

@@ -15,7 +15,8 @@ use tokio::time::{sleep, timeout};
 
 use super::messages::{Handshaken, Messages};
 use super::slots::{Admission, Attempt, Opening};
-use super::{HandshakeFailure, Inner, StartError, TOTAL_SETUP_TIME, socket};
+use super::{HandshakeFailure, Inner, StartError, Stream, TOTAL_SETUP_TIME, socket};
+use crate::tls::TlsFailure;
 use crate::waiting_room::Place;
 
 /// Listens on the first free port of the range.
@@ -63,7 +64,7 @@ async fn answer(inner: Arc<Inner>, stream: TcpStream, address: SocketAddr) {
     let accepted = tokio::select! {
         () = evicted => Err(Rejected::Crowded),
         () = inner.stopped() => Err(HandshakeFailure::Stopped.into()),
-        accepted = timeout(TOTAL_SETUP_TIME, accept(&inner, stream, place)) => {
+        accepted = timeout(TOTAL_SETUP_TIME, secure(&inner, stream, place)) => {
             accepted.unwrap_or(Err(Rejected::TooSlow))
         }
     };
@@ -74,6 +75,9 @@ async fn answer(inner: Arc<Inner>, stream: TcpStream, address: SocketAddr) {
             | HandshakeError::MissingFlags { .. }
             | HandshakeError::OwnName(_)),
         ))) => tracing::warn!(%address, %error, "connection refused"),
+        Err(Rejected::Failed(HandshakeFailure::Tls(
+            failure @ (TlsFailure::Certificate(_) | TlsFailure::Alert(_) | TlsFailure::NotTls),
+        ))) => tracing::warn!(%address, %failure, "connection refused"),
         Err(reason) => tracing::debug!(%address, %reason, "connection not made"),
     }
 }
@@ -95,13 +99,38 @@ pub(super) enum Rejected {
     Crowded,
 }
 
+/// TLS if this node uses it, then the handshake.
+async fn secure(
+    inner: &Arc<Inner>,
+    stream: TcpStream,
+    place: Place,
+) -> Result<(Opening, Handshaken<Stream>), Rejected> {
+    let Some(tls) = &inner.tls else {
+        let (opening, handshaken) = accept(inner, stream, place).await?;
+        return Ok((opening, handshaken.map(Stream::Tcp)));
+    };
+    let after = inner.config.setup_time;
+    let stream = match timeout(after, tls.accept(stream)).await {
+        Ok(secured) => secured.map_err(HandshakeFailure::from)?,
+        Err(_) => {
+            let awaited = "TLS handshake";
+            return Err(HandshakeFailure::Timeout { awaited, after }.into());
+        }
+    };
+    let (opening, handshaken) = accept(inner, stream, place).await?;
+    Ok((
+        opening,
+        handshaken.map(|stream| Stream::Tls(Box::new(stream))),
+    ))
+}
+
 /// The handshake as acceptor, up to the point where the slot is up.
 pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     inner: &Arc<Inner>,
     stream: S,
     place: Place,
 ) -> Result<(Opening, Handshaken<S>), Rejected> {
-    let mut messages = Messages::new(stream, inner.config.setup_time);
+    let mut messages = Messages::new(stream, inner.width(), inner.config.setup_time);
     let body = messages.read("name").await?;
     let introduced = match receive_name(inner.local.clone(), &body) {
         Ok(introduced) => introduced,

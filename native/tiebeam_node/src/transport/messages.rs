@@ -10,6 +10,8 @@ use tiebeam_wire::handshake::{HandshakeError, HandshakeFrames, Session, Width};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::tls::TlsFailure;
+
 /// A stream during the handshake.
 #[derive(Debug)]
 pub(super) struct Messages<S> {
@@ -45,6 +47,8 @@ pub enum HandshakeFailure {
         /// For how long.
         after: Duration,
     },
+    /// There is no TLS with the peer.
+    Tls(TlsFailure),
     /// The stream broke.
     Io(Arc<io::Error>),
     /// Another attempt owns the slot of this peer, or this one is not wanted any more.
@@ -54,10 +58,10 @@ pub enum HandshakeFailure {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Messages<S> {
-    pub(super) fn new(stream: S, step_time: Duration) -> Messages<S> {
+    pub(super) fn new(stream: S, width: Width, step_time: Duration) -> Messages<S> {
         Messages {
             stream,
-            frames: HandshakeFrames::new(Width::Plain),
+            frames: HandshakeFrames::new(width),
             step_time,
         }
     }
@@ -73,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Messages<S> {
                 match self.stream.read_buf(self.frames.buffer()).await {
                     Ok(0) => return Err(HandshakeFailure::Closed { awaited }),
                     Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    Err(error) if is_end(&error) => {
                         return Err(HandshakeFailure::Closed { awaited });
                     }
                     Err(error) => return Err(error.into()),
@@ -93,7 +97,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Messages<S> {
         }
         let after = self.step_time;
         let awaited = "room to write";
-        match timeout(after, self.stream.write_all(&bytes)).await {
+        let written = async {
+            self.stream.write_all(&bytes).await?;
+            // A TLS stream may keep what the system did not take at once.
+            self.stream.flush().await
+        };
+        match timeout(after, written).await {
             Ok(written) => Ok(written?),
             Err(_) => Err(HandshakeFailure::Timeout { awaited, after }),
         }
@@ -108,6 +117,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Messages<S> {
     }
 }
 
+impl<S> Handshaken<S> {
+    pub(super) fn map<T>(self, stream: impl FnOnce(S) -> T) -> Handshaken<T> {
+        Handshaken {
+            session: self.session,
+            stream: stream(self.stream),
+            leftover: self.leftover,
+        }
+    }
+}
+
+/// A reset, or TLS without its own farewell, says no more than an end.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+    )
+}
+
 impl From<HandshakeError> for HandshakeFailure {
     fn from(error: HandshakeError) -> HandshakeFailure {
         HandshakeFailure::Protocol(error)
@@ -116,7 +143,10 @@ impl From<HandshakeError> for HandshakeFailure {
 
 impl From<io::Error> for HandshakeFailure {
     fn from(error: io::Error) -> HandshakeFailure {
-        HandshakeFailure::Io(Arc::new(error))
+        match TlsFailure::of(&error) {
+            Some(failure) => HandshakeFailure::Tls(failure),
+            None => HandshakeFailure::Io(Arc::new(error)),
+        }
     }
 }
 
@@ -136,6 +166,7 @@ impl fmt::Display for HandshakeFailure {
                 "the peer stalled: no {awaited} within {:.1} s",
                 after.as_secs_f64()
             ),
+            HandshakeFailure::Tls(failure) => failure.fmt(f),
             HandshakeFailure::Io(error) => write!(f, "the connection broke: {error}"),
             HandshakeFailure::Abandoned => {
                 f.write_str("another connection to this peer took precedence")

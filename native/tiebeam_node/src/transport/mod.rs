@@ -32,7 +32,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tiebeam_wire::epmd::Entry;
 use tiebeam_wire::flags::Flags;
-use tiebeam_wire::handshake::{Local, NodeName, Session};
+use tiebeam_wire::handshake::{Local, NodeName, Session, Width};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -42,6 +42,7 @@ pub use messages::HandshakeFailure;
 pub(crate) use tiebeam_wire::slot::ConnectionId;
 
 use crate::epmd::{EpmdMode, Registration, Settings};
+use crate::tls::{Tls, TlsConfig, TlsError, TlsStream};
 use crate::waiting_room::WaitingRoom;
 use messages::Handshaken;
 use slots::{Attempt, Connecting, Opening, Slots};
@@ -53,7 +54,7 @@ pub(crate) const SETUP_TIME: Duration = Duration::from_secs(7);
 pub(crate) const TOTAL_SETUP_TIME: Duration = Duration::from_secs(30);
 
 /// Most sockets whose peer has not proved the cookie. A cluster of that many nodes may dial at the same instant; each
-/// costs a task and half a kilobyte.
+/// costs a task and half a kilobyte; with TLS some tens of kilobytes.
 pub(crate) const MAX_UNAUTHENTICATED: usize = 256;
 
 /// Most such sockets from one address: a few hosts of many nodes each may dial at once, one host cannot take all.
@@ -77,12 +78,23 @@ pub(crate) struct TransportConfig {
     pub(crate) epmd_port: u16,
     /// Where peers listen, by their name; epmd is not asked for those.
     pub(crate) addresses: HashMap<String, SocketAddr>,
+    /// Where all other peers listen, on their hosts; epmd is not asked for those either.
+    pub(crate) common_port: Option<u16>,
+    /// With it all connections are inside TLS.
+    pub(crate) tls: Option<TlsConfig>,
     /// [`SETUP_TIME`] unless there is a reason.
     pub(crate) setup_time: Duration,
     /// [`MAX_UNAUTHENTICATED`] unless there is a reason.
     pub(crate) max_unauthenticated: usize,
     /// [`MAX_UNAUTHENTICATED_PER_ADDRESS`] unless there is a reason.
     pub(crate) max_unauthenticated_per_address: usize,
+}
+
+/// What the bytes of a connection go through.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// A connection whose handshake is done.
@@ -97,7 +109,7 @@ pub(crate) struct Established {
     pub(crate) peer_creation: u32,
     /// Whether both sides are visible.
     pub(crate) visible: bool,
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     /// Bytes that came with the last handshake message: the first bytes of the framing.
     pub(crate) leftover: BytesMut,
     /// Whether this node opened the connection.
@@ -142,6 +154,7 @@ pub(crate) struct Listening {
     port: u16,
     creation: u32,
     registration: Option<Registration>,
+    tls: Option<Tls>,
 }
 
 /// The connections of a node to others. Cheap to clone.
@@ -154,6 +167,7 @@ struct Inner {
     config: TransportConfig,
     local: Local,
     port: u16,
+    tls: Option<Tls>,
     slots: Arc<Slots>,
     room: Arc<WaitingRoom>,
     hub: Arc<dyn DynHub>,
@@ -166,6 +180,11 @@ struct Inner {
 impl Transport {
     /// Listens and registers with epmd: from now on the port and the creation are known.
     pub(crate) async fn start(config: TransportConfig) -> Result<Listening, StartError> {
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?;
+        let is_found = config.epmd != EpmdMode::LookUpOnly;
+        if is_found && tls.as_ref().is_some_and(|tls| !tls.accepts()) {
+            return Err(TlsError::NoIdentity.into());
+        }
         let listener = listen::bind(config.listen, config.ports.clone())?;
         let address = |source| StartError::Listen {
             address: SocketAddr::new(config.listen, *config.ports.start()),
@@ -193,6 +212,7 @@ impl Transport {
             port,
             creation,
             registration,
+            tls,
         })
     }
 
@@ -273,6 +293,7 @@ impl Listening {
             config: self.config,
             local,
             port: self.port,
+            tls: self.tls,
             hub,
             registration: Mutex::new(self.registration),
             stop: watch::Sender::new(false),
@@ -299,6 +320,14 @@ impl Inner {
             .peer_cookies
             .get(peer)
             .unwrap_or(&self.config.cookie)
+    }
+
+    /// How handshake messages are framed.
+    fn width(&self) -> Width {
+        match self.tls {
+            None => Width::Plain,
+            Some(_) => Width::Tls,
+        }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -334,7 +363,7 @@ impl Inner {
     }
 
     /// Hands a connection over and tells those who wait.
-    async fn open(&self, opening: Opening, handshaken: Handshaken<TcpStream>, dialled: bool) {
+    async fn open(&self, opening: Opening, handshaken: Handshaken<Stream>, dialled: bool) {
         let Handshaken {
             session,
             stream,

@@ -14,12 +14,16 @@ const BACKLOG: u32 = 128;
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on `address`; port 0 means any free port. The port of a listener that has just ended can be used at once.
+/// The unspecified address of IPv6 takes IPv4 as well, whatever the system's default is.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        SockRef::from(&socket).set_only_v6(false)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

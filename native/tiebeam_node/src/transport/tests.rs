@@ -25,6 +25,8 @@ fn config(name: &str) -> TransportConfig {
         epmd: EpmdMode::None,
         epmd_port: 0,
         addresses: HashMap::new(),
+        common_port: None,
+        tls: None,
         setup_time: SETUP_TIME,
         max_unauthenticated: MAX_UNAUTHENTICATED,
         max_unauthenticated_per_address: MAX_UNAUTHENTICATED_PER_ADDRESS,
@@ -85,6 +87,13 @@ impl Recorder {
         timeout(Duration::from_secs(20), happened)
             .await
             .unwrap_or_else(|_| panic!("{count} events expected: {:?}", self.events()))
+    }
+}
+
+fn tcp(established: &mut Established) -> &mut TcpStream {
+    match &mut established.stream {
+        Stream::Tcp(stream) => stream,
+        Stream::Tls(_) => panic!("not asked for"),
     }
 }
 
@@ -307,14 +316,15 @@ async fn both_sides_get_the_same_connection_and_the_bytes_behind_the_handshake()
     let id = a.connect("b@127.0.0.1").await.unwrap();
     assert_eq!(a.connect("b@127.0.0.1").await.unwrap(), id, "it is up");
     let mut at_a = hub_a.take(id);
-    at_a.stream.write_all(b"\0\0\0\0").await.unwrap();
+    let sent = tcp(&mut at_a).write_all(b"\0\0\0\0").await;
+    sent.unwrap();
     let Event::Up(_, id_b) = hub_b.await_events(1).await[0].clone() else {
         panic!("up expected");
     };
     let mut at_b = hub_b.take(id_b);
     let mut received = at_b.leftover.to_vec();
     while received.len() < 4 {
-        assert_ne!(at_b.stream.read_buf(&mut received).await.unwrap(), 0);
+        assert_ne!(tcp(&mut at_b).read_buf(&mut received).await.unwrap(), 0);
     }
     assert_eq!(received, [0; 4]);
     assert!(at_a.dialled && !at_b.dialled && at_a.visible && at_b.visible);
@@ -323,7 +333,9 @@ async fn both_sides_get_the_same_connection_and_the_bytes_behind_the_handshake()
         (b.inner.local.creation, a.inner.local.creation)
     );
     assert_eq!(at_a.flags, Flags::OFFERED);
-    assert!(at_a.stream.nodelay().unwrap() && at_b.stream.nodelay().unwrap());
+    for at in [&mut at_a, &mut at_b] {
+        assert!(tcp(at).nodelay().unwrap());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -351,10 +363,10 @@ async fn nodes_that_dial_each_other_at_once_have_one_connection() {
         assert_eq!((ids[0], ids[1]), (ids[2], ids[3]));
         assert_eq!(hub_a.events(), [Event::Up(names[1].into(), ids[0])]);
         assert_eq!(hub_z.events(), [Event::Up(names[0].into(), ids[1])]);
-        let (at_a, at_z) = (hub_a.take(ids[0]), hub_z.take(ids[1]));
+        let (mut at_a, mut at_z) = (hub_a.take(ids[0]), hub_z.take(ids[1]));
         assert_eq!(
-            at_a.stream.local_addr().unwrap(),
-            at_z.stream.peer_addr().unwrap(),
+            tcp(&mut at_a).local_addr().unwrap(),
+            tcp(&mut at_z).peer_addr().unwrap(),
             "round {round}"
         );
         a.shutdown().await;

@@ -274,6 +274,7 @@ async fn without_epmd_on_a_common_port() {
     let mut own = config("a@127.0.0.2");
     own.listen = "127.0.0.2".parse().unwrap();
     own.ports = common..=common;
+    own.common_port = Some(common);
     let (transport, hub) = node(own).await;
     let common = common.to_string();
     let arguments = [
