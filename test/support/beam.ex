@@ -36,10 +36,10 @@ defmodule Support.Beam do
     ExUnit.Callbacks.start_supervised!({OsProcess, {"erl", args, label: "erl #{node}", env: opts[:env]}})
   end
 
-  # A host with a dot in it is a long name.
+  # A host with a dot in it, or an address of IPv6, is a long name.
   defp name_option(node) do
     [_, host] = node |> Atom.to_string() |> String.split("@")
-    if String.contains?(host, "."), do: "-name", else: "-sname"
+    if String.contains?(host, [".", ":"]), do: "-name", else: "-sname"
   end
 
   def ready_line, do: ~r/^ready (\S+)$/
@@ -47,35 +47,40 @@ defmodule Support.Beam do
   @doc """
   Starts a peer that is steered over its standard input and output, so that it can lose every connection and still be asked.
 
-  Options: `:cookie`, `:hidden`, `:net_ticktime`, `:logger_level`, `:args` (strings).
+  Options: `:cookie`, `:hidden`, `:net_ticktime`, `:logger_level`, `:args` (strings), `:env` (a map of strings).
   """
   def start_peer(node, opts \\ []) do
+    [alive, host] = node |> Atom.to_string() |> String.split("@")
+    names = %{name: to_charlist(alive), host: to_charlist(host), longnames: name_option(node) == "-name"}
+    %{peer: start_supervised_peer(node, names, opts), node: node, kind: :peer}
+  end
+
+  @doc "A peer that asks the first node it connects to for a name. Options as for `start_peer/2`."
+  def start_nameless(opts \\ []) do
+    opts = Keyword.update(opts, :args, ["-sname", "undefined"], &(["-sname", "undefined"] ++ &1))
+    %{peer: start_supervised_peer(make_ref(), %{}, opts), node: nil, kind: :peer}
+  end
+
+  defp start_supervised_peer(id, names, opts) do
     args =
       ["-setcookie", opts[:cookie] || Net.cookie(), "-kernel", "net_ticktime", "#{opts[:net_ticktime] || 60}"] ++
         ["-kernel", "logger_level", opts[:logger_level] || "emergency", "-pa", ebin()] ++
         Enum.flat_map(:code.get_path(), &elixir_path(to_string(&1))) ++
         if(opts[:hidden], do: ["-hidden"], else: []) ++ (opts[:args] || [])
 
-    [alive, host] = node |> Atom.to_string() |> String.split("@")
-
     options = %{
-      name: to_charlist(alive),
-      host: to_charlist(host),
-      longnames: name_option(node) == "-name",
       connection: :standard_io,
       wait_boot: 60_000,
+      env: for({name, value} <- opts[:env] || %{}, do: {to_charlist(name), to_charlist(value)}),
       args: Enum.map(args, &to_charlist/1)
     }
 
-    peer =
-      ExUnit.Callbacks.start_supervised!(%{
-        id: node,
-        start: {__MODULE__, :start_peer_link, [options]},
-        restart: :temporary,
-        shutdown: 10_000
-      })
-
-    %{peer: peer, node: node, kind: :peer}
+    ExUnit.Callbacks.start_supervised!(%{
+      id: id,
+      start: {__MODULE__, :start_peer_link, [Map.merge(options, names)]},
+      restart: :temporary,
+      shutdown: 10_000
+    })
   end
 
   @doc false

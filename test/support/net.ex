@@ -14,6 +14,14 @@ defmodule Support.Net do
     port
   end
 
+  @doc "The value of the tag `skip` for tests that need IPv6: a reason where there is none."
+  def skip_without_ipv6 do
+    case :gen_tcp.listen(0, [:inet6, ip: {0, 0, 0, 0, 0, 0, 0, 1}]) do
+      {:ok, socket} -> :gen_tcp.close(socket) != :ok
+      {:error, why} -> "no IPv6 here: #{why}"
+    end
+  end
+
   @doc """
   A node name of this run: `prefix` decides how it compares with others. The tests' own node begins with `m`.
   """

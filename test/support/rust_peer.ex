@@ -30,7 +30,7 @@ defmodule Support.RustPeer do
         "--fixture",
         "--no-cluster"
       ] ++
-        ["--net-ticktime", "#{opts[:net_ticktime] || 60}", "--epmd", "client"] ++
+        ["--net-ticktime", "#{opts[:net_ticktime] || 60}", "--epmd", opts[:epmd] || "client"] ++
         if(opts[:hidden], do: ["--hidden"], else: []) ++ (opts[:args] || [])
 
     ExUnit.Callbacks.start_supervised!(

@@ -27,7 +27,7 @@ defmodule Support.Target do
   Starts U and waits until it is ready. It ends with the test, or with the module when started in `setup_all`.
 
   Options: `:node`, or `:prefix` for a fresh name (default `"u"`, greater than the tests' own node), `:cookie`, `:net_ticktime`,
-  `:hidden`, `:env` (a map), `:args` (more arguments of that kind).
+  `:hidden`, `:env` (a map), `:args` (more arguments of that kind), and of a Rust node `:epmd` (default `"client"`).
   """
   def start(kind, opts \\ []) do
     target = start_unready(kind, opts)
