@@ -11,7 +11,8 @@ use crate::connection::{Connection, Reason};
 use crate::node::NodeEvent;
 use crate::process::Target;
 use crate::process::entry::Entry;
-use crate::router::{Peer, Router};
+use crate::router::Router;
+use crate::router::peers::Peer;
 
 pub(super) fn run(router: &Router, connection: &Arc<Connection>, reason: &Reason) {
     let node = &connection.peer;
