@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 
 use tiebeam_wire::control::{Control, ExitTarget};
 use tiebeam_wire::{Atom, Pid, Reference, Term};
-use tracing::warn;
 
-use crate::connection::{Reason, Refused, Urgency};
+use crate::connection::{Refused, Urgency};
 use crate::error::SendError;
 use crate::process::entry::Entry;
 use crate::process::{Destination, Target};
@@ -87,32 +86,6 @@ impl Router {
             Refused::Closed | Refused::Stale => Ok(()),
             Refused::Busy { queued } => Err(SendError::Busy { node, queued }),
             Refused::Encode(reason) => Err(SendError::Encode(reason)),
-        }
-    }
-
-    /// Sends a message over the connection that is there, or not at all: nothing is set up for it. For protocols in which
-    /// every message builds on the one before: a peer that cannot take it loses the connection instead of the message.
-    pub(crate) fn send_or_close(&self, from: &Pid, to: Destination, message: Term) {
-        let (node, control) = match to {
-            Destination::Pid(to) => {
-                let from = Some(from.clone());
-                (to.node.clone(), Control::Send { from, to })
-            }
-            Destination::Name { name, node } => {
-                let from = from.clone();
-                (node, Control::RegSend { from, name })
-            }
-            Destination::Local(_) | Destination::Alias(_) => return,
-        };
-        let Some(connection) = self.connection(&node) else {
-            return;
-        };
-        let sent = connection.enqueue(control, Some(message), Some(from), Urgency::Must);
-        if let Err(rejected) = sent
-            && !matches!(rejected.refused, Refused::Closed)
-        {
-            warn!(%node, refused = ?rejected.refused, "a message that must not be lost cannot be sent: closing the connection");
-            connection.close(Reason::SendQueueFull(connection.queued()));
         }
     }
 

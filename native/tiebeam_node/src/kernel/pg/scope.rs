@@ -12,8 +12,9 @@
 //! ```
 //!
 //! A BEAM's scope ends, and takes its local members with it, when it is told that a process leaves a group of which it
-//! knows nothing; a few such ends stop the whole VM. A peer that has said `discover` knows us, but none of our groups. So a
-//! join or leave goes only to peers that had our sync before, over the same connection.
+//! knows nothing; a few such ends stop the whole VM. A peer that heard our `discover` knows us, but none of our groups. So a
+//! join or leave goes only to peers that had our sync before, over the same connection: a peer that becomes known is sent
+//! it at once, is forgotten with the connection, and nothing is sent over the next one before [`Event::NodeUp`] tells of it.
 //!
 //! Source: `pg` of OTP's kernel.
 
@@ -48,7 +49,9 @@ const PEERS_MAX: usize = 10_000;
 pub(super) enum Event {
     /// A visible node is connected.
     NodeUp(Atom),
-    /// A message came, over a connection that is still there.
+    /// The connection to a node is lost. Comes after the last message that came over it, and before the next `NodeUp`.
+    NodeDown(Atom),
+    /// A message came.
     Received(Message),
     /// A monitored process ended, or cannot be reached any more: a member of this node, or a peer.
     Down(Pid),
@@ -65,7 +68,8 @@ pub(super) enum Event {
 pub(super) enum Action {
     /// Send `{discover, Own}` to the process that has the scope's name on this node.
     Discover(Atom),
-    /// Send this to a peer: while its connection lasts, in order and without loss.
+    /// Send this to a peer: over the connection that the last [`Event::NodeUp`] told of, in order and without loss, or not at
+    /// all once that is lost.
     Send { to: Pid, message: Message },
     /// Monitor a process: its end must become [`Event::Down`].
     Monitor(Pid),
@@ -91,7 +95,7 @@ pub(super) struct Scope {
     local: BTreeMap<Pid, HashMap<Term, usize>>,
     /// The sum of `local`.
     memberships: usize,
-    /// The scope's processes on other nodes.
+    /// The scope's processes on other nodes. Each had our sync, and must hear of every join and leave since.
     peers: BTreeMap<Pid, Peer>,
 }
 
@@ -101,8 +105,6 @@ struct Peer {
     groups: HashMap<Term, Members>,
     /// The sum of `groups`.
     memberships: usize,
-    /// Whether it had our sync. From then on it must hear of every join and leave.
-    synced: bool,
     /// Whether it has more members than are kept.
     cut: bool,
 }
@@ -127,6 +129,21 @@ impl Scope {
         let mut actions = Vec::new();
         match event {
             Event::NodeUp(node) => actions.push(Action::Discover(node)),
+            Event::NodeDown(node) => {
+                let of_node = |pid: &Pid| pid.node == node;
+                let lost: Vec<Pid> = self
+                    .peers
+                    .keys()
+                    .filter(|pid| of_node(pid))
+                    .cloned()
+                    .collect();
+                for pid in lost {
+                    if let Some(peer) = self.peers.remove(&pid) {
+                        actions.push(Action::Demonitor(pid));
+                        peer.gone(&mut actions);
+                    }
+                }
+            }
             Event::Received(message) => self.received(message, &mut actions),
             Event::Down(pid) => match self.peers.remove(&pid) {
                 Some(peer) => peer.gone(&mut actions),
@@ -223,10 +240,8 @@ impl Scope {
         self.announce(message, actions);
     }
 
-    /// Tells the peers that know our groups.
     fn announce(&self, message: Message, actions: &mut Vec<Action>) {
-        let synced = self.peers.iter().filter(|(_, peer)| peer.synced);
-        actions.extend(synced.map(|(to, _)| Action::Send {
+        actions.extend(self.peers.keys().map(|to| Action::Send {
             to: to.clone(),
             message: message.clone(),
         }));
@@ -255,14 +270,25 @@ impl Scope {
             return;
         }
         match message {
-            Message::Discover(peer) => self.discovered(peer, actions),
-            Message::Sync { peer, groups } => {
-                let Some(known) = self.peer(&peer, actions) else {
-                    return;
-                };
-                known.replace(&peer, groups, actions);
+            Message::Discover(peer) if self.peers.contains_key(&peer) => {
+                let message = self.sync();
+                actions.push(Action::Send { to: peer, message });
             }
-            // Of a peer that is not known these are leftovers of an earlier connection.
+            Message::Discover(peer) => {
+                if self.meet(&peer, actions) {
+                    let message = Message::Discover(self.own.clone());
+                    actions.push(Action::Send { to: peer, message });
+                }
+            }
+            Message::Sync { peer, groups } => {
+                if !self.peers.contains_key(&peer) && !self.meet(&peer, actions) {
+                    return;
+                }
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.replace(&peer, groups, actions);
+                }
+            }
+            // Those of a peer that is not known say nothing: its sync will.
             Message::Join { peer, group, pids } => {
                 if let Some(known) = self.peers.get_mut(&peer) {
                     known.join(&peer, group, pids, actions);
@@ -276,36 +302,17 @@ impl Scope {
         }
     }
 
-    fn discovered(&mut self, peer: Pid, actions: &mut Vec<Action>) {
-        let new = !self.peers.contains_key(&peer);
-        let sync = self.sync();
-        let own = self.own.clone();
-        let Some(known) = self.peer(&peer, actions) else {
-            return;
-        };
-        known.synced = true;
-        actions.push(Action::Send {
-            to: peer.clone(),
-            message: sync,
-        });
-        if new {
-            actions.push(Action::Send {
-                to: peer,
-                message: Message::Discover(own),
-            });
+    /// A peer becomes known: it is monitored, and sent all groups. False if it is one too many.
+    fn meet(&mut self, pid: &Pid, actions: &mut Vec<Action>) -> bool {
+        if self.peers.len() >= PEERS_MAX {
+            warn!(peer = ?pid, limit = PEERS_MAX, "a process group scope has too many peers: one is ignored");
+            return false;
         }
-    }
-
-    /// What is known of a peer, which is monitored from now on. `None` if it is one too many.
-    fn peer(&mut self, pid: &Pid, actions: &mut Vec<Action>) -> Option<&mut Peer> {
-        if !self.peers.contains_key(pid) {
-            if self.peers.len() >= PEERS_MAX {
-                warn!(peer = ?pid, limit = PEERS_MAX, "a process group scope has too many peers: one is ignored");
-                return None;
-            }
-            actions.push(Action::Monitor(pid.clone()));
-        }
-        Some(self.peers.entry(pid.clone()).or_default())
+        self.peers.insert(pid.clone(), Peer::default());
+        actions.push(Action::Monitor(pid.clone()));
+        let (to, message) = (pid.clone(), self.sync());
+        actions.push(Action::Send { to, message });
+        true
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use tiebeam_wire::control::Control;
 use tiebeam_wire::{Atom, Pid, Reference, Term};
 use tracing::{debug, warn};
 
@@ -11,10 +12,11 @@ use super::PgError;
 use super::messages::Message;
 use super::scope::{Action, Event, MEMBERSHIPS_MAX, Scope};
 use super::table::Table;
+use crate::connection::{Connection, Reason, Refused, Urgency};
 use crate::kernel::notsup;
 use crate::node::{Node, NodeEvent};
 use crate::process::entry::Entry;
-use crate::process::{Destination, Process, Signal, Target};
+use crate::process::{Process, Signal, Target};
 use crate::router::Router;
 
 /// A scope that runs on this node.
@@ -32,6 +34,9 @@ struct State {
     /// The scope's process.
     process: Arc<Entry>,
     monitors: HashMap<Pid, Reference>,
+    /// What is sent to a node goes over this connection, from its [`NodeEvent::Up`] to its [`NodeEvent::Down`], also when
+    /// it is lost by then and another one is up: the node on the other end of that knows nothing of what was said before.
+    connections: HashMap<Atom, Arc<Connection>>,
     stopped: bool,
 }
 
@@ -46,6 +51,7 @@ impl Server {
                 scope: Scope::new(process.pid().clone()),
                 process: Arc::clone(process.entry()),
                 monitors: HashMap::new(),
+                connections: HashMap::new(),
                 stopped: false,
             }),
             table: RwLock::new(Table::new()),
@@ -129,14 +135,21 @@ impl Server {
     fn act(&self, state: &mut State, action: Action) {
         match action {
             Action::Discover(node) => {
+                let from = state.process.pid.clone();
+                let message = Message::Discover(from.clone());
                 let name = self.name.clone();
-                let discover = Message::Discover(state.process.pid.clone());
-                self.send(state, Destination::Name { name, node }, discover);
+                state.send(&node, Control::RegSend { from, name }, message);
             }
-            Action::Send { to, message } => self.send(state, to.into(), message),
+            Action::Send { to, message } => {
+                let (from, node) = (Some(state.process.pid.clone()), to.node.clone());
+                state.send(&node, Control::Send { from, to }, message);
+            }
             Action::Monitor(pid) => {
-                let monitor = self.router.monitor(&state.process, (&pid).into());
-                state.monitors.insert(pid, monitor);
+                // Setting up a connection for it would be of no use: all is forgotten with the one that was lost.
+                if self.is_own(&pid) || self.router.connection(&pid.node).is_some() {
+                    let monitor = self.router.monitor(&state.process, (&pid).into());
+                    state.monitors.insert(pid, monitor);
+                }
             }
             Action::Demonitor(pid) => {
                 if let Some(monitor) = state.monitors.remove(&pid) {
@@ -147,24 +160,36 @@ impl Server {
         }
     }
 
-    fn send(&self, state: &State, to: Destination, message: Message) {
-        let from = &state.process.pid;
-        self.router.send_or_close(from, to, message.into_term());
-    }
-
     /// Looks for the scope on the nodes that are connected, now and later.
     fn discover(&self, process: &Process) {
         process.monitor_nodes();
         let mut state = self.state();
-        for node in process.node().nodes() {
-            self.step(&mut state, Event::NodeUp(node));
+        for connection in self.router.connections() {
+            self.node_up(&mut state, connection.peer.clone(), connection.visible);
         }
+    }
+
+    fn node_up(&self, state: &mut State, node: Atom, visible: bool) {
+        // It may be lost already; then its end is the next that is heard of it.
+        let Some(connection) = self.router.connection(&node) else {
+            return;
+        };
+        state.connections.insert(node.clone(), connection);
+        if visible {
+            self.step(state, Event::NodeUp(node));
+        }
+    }
+
+    fn node_down(&self, state: &mut State, node: Atom) {
+        state.connections.remove(&node);
+        self.step(state, Event::NodeDown(node));
     }
 
     fn restart(&self, process: &Process) {
         let mut state = self.state();
         state.process = Arc::clone(process.entry());
         state.monitors.clear();
+        state.connections.clear();
         self.step(&mut state, Event::Restarted(process.pid().clone()));
         drop(state);
         self.discover(process);
@@ -192,27 +217,44 @@ impl Server {
                 }
                 return;
             }
-            Signal::Node(NodeEvent::Up {
-                node,
-                visible: true,
-            }) => {
-                self.step(&mut self.state(), Event::NodeUp(node));
-                return;
+            Signal::Node(NodeEvent::Up { node, visible }) => {
+                return self.node_up(&mut self.state(), node, visible);
+            }
+            Signal::Node(NodeEvent::Down { node, .. }) => {
+                return self.node_down(&mut self.state(), node);
             }
             Signal::Call(call) => {
                 // A caller that cannot be told is gone.
                 let _ = call.reply_term(notsup());
                 return;
             }
-            Signal::Node(_) | Signal::Exit { .. } | Signal::Down { .. } => return,
+            Signal::Exit { .. } | Signal::Down { .. } => return,
         };
         let Some(message) = message else {
             debug!(scope = %self.name, "a message that is none of a process group scope's was ignored");
             return;
         };
-        // What was sent over a connection that is lost means nothing any more, and an answer would set up another.
-        if self.router.connection(&message.peer().node).is_some() {
-            self.step(&mut self.state(), Event::Received(message));
+        let mut state = self.state();
+        // A message comes over a connection; one that names a peer elsewhere is a lie, and would have us look for it.
+        if state.connections.contains_key(&message.peer().node) {
+            self.step(&mut state, Event::Received(message));
+        }
+    }
+}
+
+impl State {
+    /// What the peer is told builds on what it was told before: if that cannot go out, the connection ends instead.
+    fn send(&self, node: &Atom, control: Control, message: Message) {
+        let Some(connection) = self.connections.get(node) else {
+            return;
+        };
+        let sender = Some(&self.process.pid);
+        let sent = connection.enqueue(control, Some(message.into_term()), sender, Urgency::Must);
+        if let Err(rejected) = sent
+            && !matches!(rejected.refused, Refused::Closed)
+        {
+            warn!(%node, refused = ?rejected.refused, "a process group message cannot be sent: closing the connection");
+            connection.close(Reason::SendQueueFull(connection.queued()));
         }
     }
 }

@@ -116,26 +116,45 @@ fn a_new_peer_is_monitored_told_all_and_asked_and_a_known_one_is_told_all_again(
 }
 
 #[test]
-fn a_peer_that_had_no_sync_hears_of_no_join_and_no_leave() {
+fn a_peer_that_tells_its_groups_unasked_is_told_ours_before_any_join_or_leave() {
     let mut scope = Scope::new(own(1));
-    // It has told its members, but has not asked for ours: it may know us with no groups at all.
+    scope.step(join("g", [own(2)]));
     assert_eq!(
         scope.step(sync([("g", vec![peer(2)])])),
-        [Action::Monitor(peer(1)), joined("g", [peer(2)])]
+        [
+            Action::Monitor(peer(1)),
+            own_sync([("g", vec![own(2)])]),
+            joined("g", [peer(2)])
+        ]
     );
-    let actions = [
-        scope.step(join("g", [own(2)])),
-        scope.step(join("h", [own(3)])),
-        scope.step(leave("h", [own(3)])),
-    ]
-    .concat();
-    assert!(
-        !actions
-            .iter()
-            .any(|action| matches!(action, Action::Send { .. })),
-        "{actions:?}"
+    assert_eq!(scope.step(sync([("g", vec![peer(2)])])), []);
+    let leave_message = to_peer(Message::Leave {
+        peer: own(1),
+        pids: vec![own(2)],
+        groups: vec![group("g")],
+    });
+    assert_eq!(
+        scope.step(leave("g", [own(2)])).last(),
+        Some(&leave_message)
     );
-    assert_eq!(scope.step(discover())[0], own_sync([("g", vec![own(2)])]));
+}
+
+#[test]
+fn what_is_known_of_a_peer_ends_with_the_connection() {
+    let mut scope = with_peer();
+    scope.step(join("g", [own(2)]));
+    scope.step(sync([("g", vec![peer(2)])]));
+    assert_eq!(
+        scope.step(Event::NodeDown(Atom::of("b@h"))),
+        [Action::Demonitor(peer(1)), left("g", [peer(2)])]
+    );
+    // It may know us again by now, but nothing of our groups.
+    assert_eq!(
+        scope.step(leave("g", [own(2)])),
+        [Action::Demonitor(own(2)), left("g", [own(2)])]
+    );
+    assert_eq!(scope.step(Event::NodeDown(Atom::of("c@h"))), []);
+    assert_eq!(scope.step(Event::Down(peer(1))), []);
 }
 
 #[test]
