@@ -78,6 +78,16 @@ pub(crate) struct NodeArguments {
     /// After how many seconds of silence a peer is taken for dead; the same on all nodes of a cluster.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) net_ticktime: u32,
+    /// Whether to become part of a full mesh and to share global names, as OTP's kernel parameter of this name.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) connect_all: bool,
+    /// Whether a node that some nodes of a cluster cannot reach leaves it altogether; the same on all nodes of a
+    /// cluster, as OTP's kernel parameter of this name.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) prevent_overlapping_partitions: bool,
+    /// Look for the cluster again when the node has lost it, not only for the nodes given with --join.
+    #[arg(long)]
+    pub(crate) rejoin: bool,
     /// How nodes find one another by name; auto, but none with --common-port. The port of epmd is taken from
     /// ERL_EPMD_PORT (default: 4369).
     #[arg(long, value_enum)]

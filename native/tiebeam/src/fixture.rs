@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use num_bigint::BigInt;
 use tiebeam_node::{
-    Args, Atom, CallError, Destination, Exception, Node, Pg, PgError, Pid, Process, RpcError,
-    SendError, Signal, SpawnError, SpawnOptions, Target, Term,
+    Args, Atom, CallError, Destination, Exception, GlobalError, Node, Pg, PgError, Pid, Process,
+    RpcError, SendError, Signal, SpawnError, SpawnOptions, Target, Term,
 };
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -59,6 +59,10 @@ pub(crate) fn host(node: &Node) -> Result<Arc<Notify>, SpawnError> {
     export(node, "pg_join", pg_join);
     export(node, "pg_leave", pg_leave);
     export(node, "pg_members", pg_members);
+    export(node, "global_register", global_register);
+    export(node, "global_unregister", global_unregister);
+    export(node, "global_whereis", global_whereis);
+    export(node, "global_names", global_names);
 
     let stop = Arc::new(Notify::new());
     let notify = Arc::clone(&stop);
@@ -430,6 +434,39 @@ async fn stop_after(process: Process, stop: Arc<Notify>) -> Outcome {
         Ok(())
     })?;
     Ok(ok())
+}
+
+// ---- global
+
+/// `{yes | no, Pid}` with the pid of a new process.
+async fn global_register(process: Process, [name]: [Term; 1]) -> Outcome {
+    let node = process.node();
+    let echo = node.spawn_anonymous().map_err(|_| error("system_limit"))?;
+    let pid = node.run(echo, echo_loop);
+    let answer = match node.global().register(name, &pid).await {
+        Ok(()) => "yes",
+        Err(GlobalError::NameTaken { .. } | GlobalError::ProcessNamed(_)) => "no",
+        Err(other) => return Err(Exception::error(other.to_string())),
+    };
+    Ok(Term::tuple([Term::atom(answer), Term::from(pid)]))
+}
+
+async fn global_unregister(process: Process, [name]: [Term; 1]) -> Outcome {
+    let unregistered = process.node().global().unregister(name).await;
+    unregistered.map_err(|error| Exception::error(error.to_string()))?;
+    Ok(ok())
+}
+
+async fn global_whereis(process: Process, [name]: [Term; 1]) -> Outcome {
+    let pid = process.node().global().whereis(name);
+    Ok(pid.map_or(Term::atom("undefined"), Term::from))
+}
+
+/// The names, sorted as far as they are atoms.
+async fn global_names(process: Process, []: [Term; 0]) -> Outcome {
+    let mut names = process.node().global().registered_names();
+    names.sort_by_key(Term::to_string);
+    Ok(Term::List(names))
 }
 
 // ---- terms

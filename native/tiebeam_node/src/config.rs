@@ -161,6 +161,16 @@ pub struct Config {
     /// After how long without a byte a peer is taken for dead. All nodes of a cluster must agree.
     /// Default 60 s, as OTP's `net_ticktime`.
     pub net_ticktime: Duration,
+    /// Whether the node becomes part of a full mesh: connects with all nodes of the clusters that it meets, and shares
+    /// their global names. Default true, as OTP's kernel parameter of this name.
+    pub connect_all: bool,
+    /// Whether a node that some nodes of a cluster cannot reach leaves it altogether, so that partitions do not overlap.
+    /// All nodes of a cluster must agree. Default true, as OTP's kernel parameter of this name.
+    pub prevent_overlapping_partitions: bool,
+    /// Whether to look for the cluster again once this node is alone, after 1 to 30 s, for an hour; nodes that BEAM nodes
+    /// have removed stay away otherwise, unless [`Node::keep_connected`](crate::Node::keep_connected) says where
+    /// the cluster is. Default false.
+    pub rejoin: bool,
     /// Bounds of this node; see [`Limits`].
     pub limits: Limits,
 }
@@ -220,6 +230,9 @@ impl Config {
             common_port: None,
             tls: None,
             net_ticktime: Duration::from_secs(60),
+            connect_all: true,
+            prevent_overlapping_partitions: true,
+            rejoin: false,
             limits: Limits::default(),
         }
     }
@@ -269,6 +282,24 @@ impl Config {
         self
     }
 
+    /// Becomes part of a full mesh, or connects only where it is told to.
+    pub fn connect_all(mut self, connect_all: bool) -> Self {
+        self.connect_all = connect_all;
+        self
+    }
+
+    /// Keeps partitions from overlapping, or lets them.
+    pub fn prevent_overlapping_partitions(mut self, prevent: bool) -> Self {
+        self.prevent_overlapping_partitions = prevent;
+        self
+    }
+
+    /// Looks for a cluster that it has lost, or stays alone.
+    pub fn rejoin(mut self, rejoin: bool) -> Self {
+        self.rejoin = rejoin;
+        self
+    }
+
     /// Takes a silent peer for dead after this long.
     pub fn net_ticktime(mut self, time: Duration) -> Self {
         self.net_ticktime = time;
@@ -277,6 +308,15 @@ impl Config {
 }
 
 impl Config {
+    /// What `global` needs of it.
+    pub(crate) fn global(&self) -> crate::kernel::global::Options {
+        crate::kernel::global::Options {
+            connect_all: self.connect_all,
+            prevent_overlapping_partitions: self.prevent_overlapping_partitions,
+            rejoin: self.rejoin,
+        }
+    }
+
     /// What the transport needs of it.
     pub(crate) fn transport(&self) -> Result<TransportConfig, StartError> {
         let name = NodeName::parse(&self.name).map_err(StartError::Name)?;

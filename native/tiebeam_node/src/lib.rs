@@ -45,6 +45,7 @@ pub use epmd::EpmdMode;
 pub use error::{CallError, RpcError, SendError, SpawnError};
 pub use function::{Args, Exception};
 pub use gen_server::{Answer, Flow, GenServer};
+pub use kernel::global::{Global, GlobalError, GlobalLock, GlobalName, Resolver};
 pub use kernel::pg::{Pg, PgError, PgEvent, PgEvents};
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
 pub use process::{Call, Destination, Process, ReplyTo, Signal, Target, ThreadProcess, TimedOut};

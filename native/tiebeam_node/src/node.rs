@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::connection::{Connection, ConnectionConfig, Reason};
 use crate::error::{CallError, RpcError, SendError, SpawnError};
 use crate::function::{Args, Exception, FunctionKey, caught};
-use crate::kernel;
+use crate::kernel::{self, global, global::Global};
 use crate::process::entry::Entry;
 use crate::process::mailbox::{Item, Mailbox};
 use crate::process::{Destination, Process, ThreadProcess};
@@ -58,6 +58,8 @@ struct Inner {
     router: Arc<Router>,
     /// Where its tasks run: what a plain thread does may start one.
     runtime: Handle,
+    /// Set before anything can come in.
+    global: OnceLock<Arc<global::Shared>>,
     /// Set as the last step of the start.
     transport: OnceLock<Transport>,
     /// Keeps up connections that shall last.
@@ -123,6 +125,7 @@ impl Node {
         let node = Self(Arc::new(Inner {
             router,
             runtime: Handle::current(),
+            global: OnceLock::new(),
             transport: OnceLock::new(),
             keepers: RwLock::default(),
             stopped: watch::Sender::new(false),
@@ -130,6 +133,7 @@ impl Node {
         }));
         node.install();
         kernel::start(&node);
+        let _ = node.0.global.set(global::start(&node, config.global()));
         let hub = NodeHub {
             node: node.downgrade(),
             net_ticktime: config.net_ticktime,
@@ -360,6 +364,16 @@ impl Node {
         }
         self.router().end_all();
         info!(node = %self.name(), "the node has stopped");
+    }
+
+    /// The names and locks of the whole cluster, shared with `:global` on BEAM nodes.
+    pub fn global(&self) -> Global {
+        Global::new(self.clone())
+    }
+
+    /// A service that starts before `global` may be called before it is there.
+    pub(crate) fn global_shared(&self) -> &Arc<global::Shared> {
+        self.0.global.wait()
     }
 
     // ---- processes

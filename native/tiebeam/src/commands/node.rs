@@ -17,7 +17,10 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     let peers = peers(&name, &arguments.join)?;
     let config = Config::new(name.as_str(), arguments.cookie.read()?)
         .hidden(arguments.hidden)
-        .net_ticktime(seconds(arguments.net_ticktime));
+        .net_ticktime(seconds(arguments.net_ticktime))
+        .connect_all(arguments.connect_all)
+        .prevent_overlapping_partitions(arguments.prevent_overlapping_partitions)
+        .rejoin(arguments.rejoin);
     let mut config = arguments.network.apply_to(config);
     config.port = arguments.port.or(config.common_port).unwrap_or(0);
     config.epmd = match (arguments.epmd, config.common_port) {

@@ -5,6 +5,7 @@
 
 mod erlang;
 mod erpc;
+pub(crate) mod global;
 mod io;
 mod logger;
 mod net_kernel;
