@@ -30,8 +30,11 @@ defmodule Support.Target do
   `:hidden`, `:env` (a map), `:args` (more arguments of that kind), and of a Rust node `:epmd` (default `"client"`).
   """
   def start(kind, opts \\ []) do
-    target = start_unready(kind, opts)
+    kind |> start_unready(opts) |> await_ready()
+  end
 
+  @doc "Waits until U, started without waiting, is ready."
+  def await_ready(%__MODULE__{kind: kind} = target) do
     case OsProcess.await_line(target.process, program(kind).ready_line()) do
       {:ok, [_, name | _]} ->
         if name != Atom.to_string(target.node),

@@ -63,6 +63,8 @@ pub(crate) fn host(node: &Node) -> Result<Arc<Notify>, SpawnError> {
     export(node, "global_unregister", global_unregister);
     export(node, "global_whereis", global_whereis);
     export(node, "global_names", global_names);
+    export(node, "spawn_relay", spawn_relay);
+    export(node, "keep_greater", keep_greater);
 
     let stop = Arc::new(Notify::new());
     let notify = Arc::clone(&stop);
@@ -467,6 +469,33 @@ async fn global_names(process: Process, []: [Term; 0]) -> Outcome {
     let mut names = process.node().global().registered_names();
     names.sort_by_key(Term::to_string);
     Ok(Term::List(names))
+}
+
+/// A process that sends `{relayed, self(), Message}` to the process that wants the report, for every message.
+async fn spawn_relay(process: Process, [report_to]: [Term; 1]) -> Outcome {
+    spawn(&process, move |mut process| async move {
+        while let Some(signal) = process.recv().await {
+            let relayed = [
+                Term::atom("relayed"),
+                Term::from(process.pid()),
+                as_message(signal),
+            ];
+            report(&process, &report_to, Term::tuple(relayed)).await?;
+        }
+        Ok(())
+    })
+}
+
+/// A resolver of names: the process on the greater node stays, the other is told.
+async fn keep_greater(process: Process, [name, first, second]: [Term; 3]) -> Outcome {
+    let badarg = |_| error("badarg");
+    let (first, second) = (pid(&first).map_err(badarg)?, pid(&second).map_err(badarg)?);
+    let (keeps, loses) = match first.node > second.node {
+        true => (first, second),
+        false => (second, first),
+    };
+    tell(&process, loses, Term::tuple([Term::atom("lost"), name])).await;
+    Ok(Term::from(keeps))
 }
 
 // ---- terms

@@ -1,0 +1,697 @@
+# global: names and locks of a whole cluster, and what becomes of it when connections go.
+for kind <- Support.Target.kinds() do
+  defmodule Support.Target.module(Conformance.GlobalTest, kind) do
+    use Support.Case, async: true, kind: kind, start: false
+    alias Support.{Mesh, PhaseKiller}
+
+    @moduletag timeout: 180_000
+
+    defp start_beams(prefixes, opts \\ []),
+      do: Enum.map(prefixes, &Target.start(:beam, [prefix: &1] ++ opts))
+
+    # U and two BEAM nodes, one cluster.
+    defp cluster(prefix \\ "u", opts \\ []) do
+      [p, q] = start_beams(["p", "q"], opts)
+      u = Target.start(@kind, [prefix: prefix] ++ opts)
+      Mesh.join([u, p, q])
+      %{u: u, p: p, q: q}
+    end
+
+    defp whereis(target, name), do: Target.on(target, :global, :whereis_name, [name])
+    defp register(target, name, pid), do: Target.on(target, :global, :register_name, [name, pid])
+
+    defp everywhere?(targets, name, pid), do: Enum.all?(targets, &(whereis(&1, name) == pid))
+
+    describe "names (#{kind})" do
+      for {order, prefix} <- [smaller: "a", greater: "z"] do
+        @prefix prefix
+        test "check 52: names of both sides are merged when U, whose name is #{order}, meets P" do
+          u = Target.start(@kind, prefix: @prefix)
+          [p] = start_beams(["p"])
+          {:yes, on_u} = Target.on(u, :global_register, [:of_u])
+          {:yes, on_p} = Target.on(p, :global_register, [:of_p])
+          assert whereis(p, :of_u) == :undefined
+          Mesh.dial(p, u)
+          Mesh.await_joined([u, p])
+          assert Mesh.names(u) == %{of_u: on_u, of_p: on_p}
+          assert Mesh.names(p) == %{of_u: on_u, of_p: on_p}
+          assert Enum.sort(Target.on(u, :global_names, [])) == [:of_p, :of_u]
+          assert Target.on(u, :global_whereis, [:of_p]) == on_p
+          assert Target.on(u, :global_whereis, [:nobody]) == :undefined
+        end
+      end
+
+      test "check 53: what is registered on one node is seen on all, and taken on all" do
+        %{u: u, p: p, q: q} = cluster()
+        {:yes, on_u} = Target.on(u, :global_register, [:from_u])
+        assert everywhere?([u, p, q], :from_u, on_u)
+        {:yes, on_p} = Target.on(p, :global_register, [:from_p])
+        assert everywhere?([u, p, q], :from_p, on_p)
+        assert {:no, _} = Target.on(u, :global_register, [:from_p])
+        assert {:no, _} = Target.on(q, :global_register, [:from_u])
+        assert everywhere?([u, p, q], :from_p, on_p)
+        # A process has one name.
+        assert register(u, :another, on_u) == :no
+        # A process may be registered by a node on which it does not run.
+        elsewhere = Target.on(q, :spawn_echo, [])
+        assert register(u, :elsewhere, elsewhere) == :yes
+        assert everywhere?([u, p, q], :elsewhere, elsewhere)
+        assert Target.on(p, :global, :send, [:from_u, {self(), :hello}]) == on_u
+        assert_receive {^on_u, :hello}, 5_000
+        assert Target.on(u, :global, :send, [:from_p, {self(), :hello}]) == on_p
+        assert_receive {^on_p, :hello}, 5_000
+        Mesh.await_joined([u, p, q])
+      end
+
+      test "check 54: names change owners and go, by hand, with the process, and with the node" do
+        %{u: u, p: p, q: q} = cluster()
+        all = [u, p, q]
+        {:yes, first} = Target.on(u, :global_register, [:name])
+        second = Target.on(p, :spawn_echo, [])
+        assert Target.on(u, :global, :re_register_name, [:name, second]) == :yes
+        assert everywhere?(all, :name, second)
+        assert Target.on(q, :global, :re_register_name, [:name, first]) == :yes
+        assert everywhere?(all, :name, first)
+        # The process that has lost its name takes it along no more.
+        Process.exit(second, :kill)
+        assert Target.on(p, :global_unregister, [:name]) == :ok
+        assert everywhere?(all, :name, :undefined)
+        {:yes, _} = Target.on(q, :global_register, [:name])
+        assert Target.on(u, :global_unregister, [:name]) == :ok
+        assert Target.on(u, :global_unregister, [:name]) == :ok
+        assert everywhere?(all, :name, :undefined)
+
+        {:yes, on_u} = Target.on(u, :global_register, [:dies_on_u])
+        {:yes, on_p} = Target.on(p, :global_register, [:dies_on_p])
+        send(on_u, {:stop, :normal})
+        Process.exit(on_p, :kill)
+        eventually(fn -> everywhere?(all, :dies_on_u, :undefined) end)
+        eventually(fn -> everywhere?(all, :dies_on_p, :undefined) end)
+
+        {:yes, _} = Target.on(u, :global_register, [:of_u])
+        {:yes, _} = Target.on(p, :global_register, [:of_p])
+        Target.kill(p)
+        eventually(fn -> everywhere?([u, q], :of_p, :undefined) end)
+        Target.kill(u)
+        eventually(fn -> whereis(q, :of_u) == :undefined end)
+        Mesh.await_joined([q])
+      end
+
+      test "check 54: a process that is dead already has no name for long" do
+        %{u: u, p: p, q: q} = cluster()
+        dead = Target.on(p, :spawn_echo, [])
+        Process.exit(dead, :kill)
+        assert register(u, :dead, dead) == :yes
+        eventually(fn -> everywhere?([u, p, q], :dead, :undefined) end)
+      end
+
+      test "check 55: any term is a name" do
+        %{u: u, p: p, q: q} = cluster()
+        deep = Enum.reduce(1..200, [], fn n, rest -> [n, {rest}] end)
+
+        names = [
+          {:tuple, 1},
+          "binary",
+          1.5,
+          -0.0,
+          1,
+          Integer.pow(2, 200),
+          [],
+          ~c"charlist",
+          %{map: [1, 2]},
+          self(),
+          make_ref(),
+          <<1::3>>,
+          {:via, &:erlang.node/0},
+          :ö,
+          [1 | 2],
+          deep
+        ]
+
+        pids =
+          for {name, at} <- Enum.with_index(names), into: %{} do
+            registrar = Enum.at([u, p, q], rem(at, 3))
+            {:yes, pid} = Target.on(registrar, :global_register, [name])
+            {name, pid}
+          end
+
+        for target <- [u, p, q], do: assert(Mesh.names(target) == pids)
+        # 1 and 1.0 are different names.
+        assert whereis(u, 1.0) == :undefined
+        for name <- names, do: assert(Target.on(u, :global_unregister, [name]) == :ok)
+        for target <- [u, p, q], do: assert(Mesh.names(target) == %{})
+      end
+    end
+
+    describe "conflicts (#{kind})" do
+      # Two partitions, {U, R} and {P, Q}, both with a process called `:name`, meet between U and P.
+      defp conflict(prefix, on_u, on_p) do
+        [p, q, r] = start_beams(["p", "q", "r"])
+        u = Target.start(@kind, prefix: prefix)
+        Mesh.join([p, q])
+        Mesh.join([u, r])
+        of_u = Target.on(u, :spawn_relay, [self()])
+        of_p = Target.on(p, :spawn_relay, [self()])
+        assert Target.on(u, :global, :register_name, [:name, of_u] ++ on_u) == :yes
+        assert Target.on(p, :global, :register_name, [:name, of_p] ++ on_p) == :yes
+        [monitor_u, monitor_p] = Enum.map([of_u, of_p], &Process.monitor/1)
+        Mesh.dial(u, p)
+        Mesh.await_joined([u, p, q, r])
+        {smaller, greater} = if u.node < p.node, do: {of_u, of_p}, else: {of_p, of_u}
+        monitors = %{of_u => monitor_u, of_p => monitor_p}
+        %{all: [u, p, q, r], smaller: smaller, greater: greater, monitors: monitors}
+      end
+
+      defp assert_killed(c, pid) do
+        monitor = c.monitors[pid]
+        assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 10_000
+      end
+
+      defp assert_alive(c, pid) do
+        monitor = c.monitors[pid]
+        refute_received {:DOWN, ^monitor, :process, ^pid, _}
+      end
+
+      for {order, prefix} <- [smaller: "a", greater: "z"] do
+        @prefix prefix
+        test "check 56: U, whose name is #{order}: one process is killed by default" do
+          c = conflict(@prefix, [], [])
+          assert_killed(c, c.greater)
+          assert_alive(c, c.smaller)
+          assert everywhere?(c.all, :name, c.smaller)
+        end
+
+        test "check 56: U, whose name is #{order}: one process is notified" do
+          method = [&:global.random_notify_name/3]
+          c = conflict(@prefix, method, method)
+          loser = c.greater
+          assert_receive {:relayed, ^loser, {:global_name_conflict, :name}}, 10_000
+          for pid <- [c.smaller, c.greater], do: assert_alive(c, pid)
+          assert everywhere?(c.all, :name, c.smaller)
+        end
+
+        test "check 56: U, whose name is #{order}: both processes are notified, and the name is nobody's" do
+          method = [&:global.notify_all_name/3]
+          %{smaller: one, greater: other} = c = conflict(@prefix, method, method)
+          assert_receive {:relayed, ^one, {:global_name_conflict, :name, ^other}}, 10_000
+          assert_receive {:relayed, ^other, {:global_name_conflict, :name, ^one}}, 10_000
+          for pid <- [one, other], do: assert_alive(c, pid)
+          assert everywhere?(c.all, :name, :undefined)
+        end
+
+        test "check 56: U, whose name is #{order}: a function of the users decides" do
+          method = [Function.capture(:fixture, :keep_greater, 3)]
+          c = conflict(@prefix, method, method)
+          loser = c.smaller
+          assert_receive {:relayed, ^loser, {:lost, :name}}, 10_000
+          for pid <- [c.smaller, c.greater], do: assert_alive(c, pid)
+          assert everywhere?(c.all, :name, c.greater)
+        end
+      end
+
+      test "check 56: a closure of P decides where P decides" do
+        [helper] = start_beams(["h"])
+        closure = Target.on(helper, :closure, [:told])
+        c = conflict("z", [], [closure])
+        loser = c.smaller
+        assert_receive {:relayed, ^loser, {:lost, {:told, :name}}}, 10_000
+        assert everywhere?(c.all, :name, c.greater)
+      end
+
+      test "check 56: a closure goes through U unchanged" do
+        [p, q] = start_beams(["p", "q"])
+        u = Target.start(@kind, prefix: "a")
+        closure = Target.on(p, :closure, [:told])
+        of_p = Target.on(p, :spawn_relay, [self()])
+        assert Target.on(p, :global, :register_name, [:name, of_p, closure]) == :yes
+        # U learns of it from P, and tells Q.
+        Mesh.join([u, p])
+        Mesh.dial(q, u)
+        Mesh.await_joined([u, p, q])
+        Target.kill(u)
+
+        for target <- [p, q] do
+          table = Target.on(target, :ets, :tab2list, [:global_names])
+          assert [{:name, ^of_p, ^closure, _}] = table
+        end
+      end
+    end
+
+    describe "joining (#{kind})" do
+      test "check 57: U dials one node of three, and is part of the mesh within seconds" do
+        beams = start_beams(["p", "q", "r"])
+        Mesh.join(beams)
+        u = Target.start(@kind)
+        Mesh.dial(u, hd(beams))
+        took = Mesh.await_joined([u | beams])
+        # OTP's locker waits for 0.2 to 3 s before it begins; what is above is the machine's load.
+        assert took < 10_000
+        for beam <- beams, do: assert(Mesh.call(beam, :get_protocol_version) == 8)
+        assert Mesh.call(u, :get_protocol_version) == 8
+        assert Enum.sort(Mesh.call(u, :get_synced)) == Enum.sort(Enum.map(beams, & &1.node))
+        assert Mesh.call(u, :get_names_ext) == []
+        refute Enum.any?([u | beams], &Mesh.warned?/1)
+      end
+
+      test "check 58: two partitions become one through U" do
+        left = start_beams(["b", "p"])
+        right = start_beams(["q", "y"])
+        Mesh.join(left)
+        Mesh.join(right)
+
+        for {target, name} <- Enum.zip(left ++ right, [:b, :p, :q, :y]),
+            do: {:yes, _} = Target.on(target, :global_register, [name])
+
+        u = Target.start(@kind)
+        {:yes, _} = Target.on(u, :global_register, [:u])
+        Mesh.dial(u, hd(left))
+        Mesh.dial(u, hd(right))
+        Mesh.await_joined([u] ++ left ++ right, 30_000)
+        assert map_size(Mesh.names(u)) == 5
+        refute Enum.any?([u] ++ left ++ right, &Mesh.warned?/1)
+      end
+
+      test "check 61: global:sync returns on P and on U, with the names of the other" do
+        u = Target.start(@kind)
+        p = Beam.start_peer(Net.name("p"))
+        {:yes, on_u} = Target.on(u, :global_register, [:of_u])
+        assert Beam.on(p, :net_adm, :ping, [u.node]) == :pong
+        assert Beam.on(p, :global, :sync, []) == :ok
+        assert Beam.on(p, :global, :whereis_name, [:of_u]) == on_u
+        assert Mesh.call(u, {:sync, [p.node]}) == :ok
+      end
+
+      test "check 74: three nodes of this kind, and a BEAM" do
+        kinds = for prefix <- ["a", "k", "z"], do: Target.start(@kind, prefix: prefix)
+        for target <- kinds, do: {:yes, _} = Target.on(target, :global_register, [target.node])
+        {:yes, _} = Target.on(hd(kinds), :global_register, [:same])
+        {:yes, _} = Target.on(List.last(kinds), :global_register, [:same])
+        Mesh.join(kinds)
+        assert map_size(Mesh.names(hd(kinds))) == 4
+        [p] = start_beams(["p"])
+        Mesh.dial(p, hd(kinds))
+        Mesh.await_joined([p | kinds])
+        assert map_size(Mesh.names(p)) == 4
+      end
+    end
+
+    describe "locks (#{kind})" do
+      test "check 60: two contenders exclude each other, and the death of an owner frees its lock" do
+        %{u: u, p: p, q: q} = cluster()
+        nodes = Enum.map([u, p, q], & &1.node)
+        me = {:resource, self()}
+        other = {:resource, :other}
+        assert :global.set_lock(me, nodes)
+        # Whoever asks in the same name has it, too.
+        assert :global.set_lock(me, nodes, 0)
+        assert Task.await(Task.async(fn -> :global.set_lock(other, nodes, 0) end)) == false
+        assert Task.await(Task.async(fn -> :global.set_lock(other, [u.node], 0) end)) == false
+        assert [{:resource, owner, [{owner, _}]}] = Mesh.locks(u)
+        assert owner == self()
+        # Not the owner's to give back.
+        Task.await(Task.async(fn -> :global.del_lock(other, nodes) end))
+        assert [{:resource, ^owner, _}] = Mesh.locks(u)
+        assert :global.del_lock(me, nodes)
+        for target <- [u, p, q], do: assert(Mesh.locks(target) == [])
+
+        {:ok, dies} = Task.start(fn -> :global.set_lock(other, nodes) && Process.sleep(:infinity) end)
+        eventually(fn -> length(Mesh.locks(u)) == 1 end)
+        waits = Task.async(fn -> :global.set_lock(me, nodes) end)
+        Process.exit(dies, :kill)
+        assert Task.await(waits, 30_000)
+        eventually(fn -> Mesh.locks(u) == [] end)
+      end
+
+      test "check 60: contenders on P and Q never hold a resource of U and P and Q at once" do
+        %{u: u, p: p, q: q} = cluster()
+        nodes = Enum.map([u, p, q], & &1.node)
+        inside = :atomics.new(1, [])
+
+        enter = fn ->
+          :global.trans({:resource, self()}, fn -> :atomics.add_get(inside, 1, 1) |> leave(inside) end, nodes)
+        end
+
+        tasks = for _ <- 1..8, do: Task.async(enter)
+        assert Enum.all?(Task.await_many(tasks, 120_000), &(&1 == 1))
+        for target <- [u, p, q], do: eventually(fn -> Mesh.locks(target) == [] end)
+      end
+
+      defp leave(count, inside) do
+        Process.sleep(5)
+        :atomics.sub(inside, 1, 1)
+        count
+      end
+    end
+
+    describe "nodes that stop answering (#{kind})" do
+      test "check 62: U stands still for 30 s: P's registrations go on after U is taken for dead" do
+        [p, q] = for prefix <- ["p", "q"], do: Beam.start_peer(Net.name(prefix), net_ticktime: 4)
+        u = Target.start(@kind, net_ticktime: 4)
+        for peer <- [p, q], do: true = Beam.on(peer, :net_kernel, :connect_node, [u.node])
+        eventually(fn -> length(Beam.on(p, GenServer, :call, [:global_name_server, :get_known])) == 2 end)
+        Target.signal(u, :STOP)
+        # U is taken for dead after 4 to 5 s.
+        assert {:yes, pid} = Beam.on(p, :fixture, :global_register, [:meanwhile], 30_000)
+        assert Beam.on(q, :global, :whereis_name, [:meanwhile]) == pid
+        Process.sleep(20_000)
+        Target.signal(u, :CONT)
+        Process.sleep(2_000)
+        for peer <- [p, q], do: assert(Beam.on(peer, :erlang, :nodes, []) == [p.node, q.node] -- [peer.node])
+        for peer <- [p, q], do: assert(Beam.on(peer, :ets, :tab2list, [:global_locks]) == [])
+      end
+    end
+
+    describe "killed in the middle (#{kind})" do
+      for phase <- [
+            :init_connect,
+            :init_connect_ack,
+            :set_lock,
+            :lock_set,
+            :exchange,
+            :resolved,
+            :new_nodes,
+            :del_lock
+          ] do
+        @phase phase
+        test "check 63: U is killed when P has its #{phase}: no lock stays" do
+          # Names decide who is asked first: both orders.
+          for prefix <- ["a", "z"] do
+            p = Beam.start_peer(Net.name("p"))
+            q = Beam.start_peer(Net.name("q"))
+            {u, joins} = before_the_kill(@phase, prefix, p, q)
+
+            killer =
+              Beam.on(p, PhaseKiller, :start, [@phase, u.node, Integer.to_string(OsProcess.os_pid(u.process))])
+
+            joins.()
+            assert {137, _} = OsProcess.await_exit(u.process)
+            assert Beam.on(p, PhaseKiller, :killed?, [killer]) == true
+
+            for peer <- [p, q],
+                do: eventually(fn -> Beam.on(peer, :ets, :tab2list, [:global_locks]) == [] end)
+
+            assert Beam.on(p, :fixture, :global_register, [:after_all]) |> elem(0) == :yes
+            {:yes, pid} = Beam.on(q, :fixture, :global_register, [:of_q])
+            eventually(fn -> Beam.on(p, :global, :whereis_name, [:of_q]) == pid end)
+
+            for peer <- [p, q],
+                do: assert(Beam.on(peer, :erlang, :nodes, []) == [p.node, q.node] -- [peer.node])
+          end
+        end
+      end
+
+      # `new_nodes` is what the nodes of U's own partition get: P is in it, and Q joins through U. In the others P and Q are
+      # together, and U joins. Which of the two begins to lock is up to their lockers.
+      defp before_the_kill(phase, prefix, p, q) when phase in [:new_nodes] do
+        u = Target.start(@kind, prefix: prefix)
+        true = Beam.on(p, :net_kernel, :connect_node, [u.node])
+        :ok = Beam.on(p, :global, :sync, [])
+
+        {u,
+         fn ->
+           true = Beam.on(q, :net_kernel, :connect_node, [u.node])
+           # What U could not tell them any more, an operator does.
+           eventually(fn -> Beam.on(q, :erlang, :nodes, []) -- [p.node] == [] end)
+           true = Beam.on(q, :net_kernel, :connect_node, [p.node])
+           :ok = Beam.on(q, :global, :sync, [])
+         end}
+      end
+
+      defp before_the_kill(_phase, prefix, p, q) do
+        true = Beam.on(p, :net_kernel, :connect_node, [q.node])
+        :ok = Beam.on(p, :global, :sync, [])
+        u = Target.start(@kind, prefix: prefix)
+        {u, fn -> Beam.on(p, :net_kernel, :connect_node, [u.node]) end}
+      end
+    end
+
+    describe "partitions (#{kind})" do
+      @roles [:u, :p, :q, :r]
+
+      # A cluster of four, something that befalls it, and the partitions that it ends in, by role.
+      defp aftermath(kind, befalls, opts) do
+        u = Target.start(kind, opts)
+        c = Map.new(Enum.zip(@roles, [u | start_beams(["p", "q", "r"], opts)]))
+        Mesh.join(Map.values(c))
+        gone = befalls.(c)
+        left = for {role, target} <- c, role not in gone, do: target
+        roles = Map.new(c, fn {role, target} -> {target.node, role} end)
+        partitions = Mesh.settled(left)
+        for group <- partitions, do: group |> Enum.map(&roles[&1]) |> Enum.sort()
+      end
+
+      defp together?(partitions, roles), do: Enum.any?(partitions, &(roles -- &1 == []))
+
+      # All-BEAM clusters do not always end in the same way either: which report wins is a race. But no partition overlaps another, and the
+      # nodes that no report names stay together.
+      defp assert_as_beams(befalls, expected, opts \\ []) do
+        of_beams = aftermath(:beam, befalls, opts)
+        assert expected.(of_beams), "all BEAM: #{inspect(of_beams)}"
+        of_kind = aftermath(@kind, befalls, opts)
+        assert expected.(of_kind), "with U: #{inspect(of_kind)}, all BEAM: #{inspect(of_beams)}"
+      end
+
+      test "check 64: U closes its connection to P" do
+        assert_as_beams(
+          fn c ->
+            Target.on(c.u, :erlang, :disconnect_node, [c.p.node])
+            []
+          end,
+          &(together?(&1, [:q, :r]) and not together?(&1, [:u, :p]))
+        )
+      end
+
+      test "check 64: P closes its connection to U" do
+        assert_as_beams(
+          fn c ->
+            Target.on(c.p, :erlang, :disconnect_node, [c.u.node])
+            []
+          end,
+          &(together?(&1, [:q, :r]) and not together?(&1, [:u, :p]))
+        )
+      end
+
+      test "check 64: P closes its connection to Q" do
+        assert_as_beams(
+          fn c ->
+            Target.on(c.p, :erlang, :disconnect_node, [c.q.node])
+            []
+          end,
+          &(together?(&1, [:u, :r]) and not together?(&1, [:p, :q]))
+        )
+      end
+
+      test "check 64: U stops in order" do
+        assert_as_beams(
+          fn c ->
+            Target.on(c.u, :stop, [])
+            OsProcess.await_exit(c.u.process)
+            [:u]
+          end,
+          &(&1 == [[:p, :q, :r]])
+        )
+      end
+
+      test "check 64: U is told to terminate" do
+        assert_as_beams(
+          fn c ->
+            Target.signal(c.u, :TERM)
+            OsProcess.await_exit(c.u.process)
+            [:u]
+          end,
+          &(&1 == [[:p, :q, :r]])
+        )
+      end
+
+      test "check 64: U is killed" do
+        assert_as_beams(
+          fn c ->
+            Target.kill(c.u)
+            [:u]
+          end,
+          &(&1 == [[:p, :q, :r]])
+        )
+      end
+
+      test "check 64: P stops in order" do
+        assert_as_beams(
+          fn c ->
+            Target.on(c.p, :stop, [])
+            OsProcess.await_exit(c.p.process)
+            [:p]
+          end,
+          &(&1 == [[:q, :r, :u]])
+        )
+      end
+
+      # Not only unknown: as long as a connection is left, what a node says when it wakes up reaches the others.
+      defp gone?(target, other), do: target.node not in Target.on(other, :erlang, :nodes, [])
+
+      test "check 64: U stands still until all have given it up, and comes back to itself" do
+        assert_as_beams(
+          fn c ->
+            Target.signal(c.u, :STOP)
+            others = [c.p, c.q, c.r]
+            eventually(fn -> Enum.all?(others, &gone?(c.u, &1)) end, 30_000)
+            Target.signal(c.u, :CONT)
+            eventually(fn -> Mesh.known(c.u) == [] end, 30_000)
+            []
+          end,
+          &(together?(&1, [:p, :q, :r]) and [:u] in &1),
+          net_ticktime: 4
+        )
+      end
+
+      test "check 64: P stands still until all have given it up, and comes back to itself" do
+        assert_as_beams(
+          fn c ->
+            Target.signal(c.p, :STOP)
+            others = [c.u, c.q, c.r]
+            eventually(fn -> Enum.all?(others, &gone?(c.p, &1)) end, 30_000)
+            Target.signal(c.p, :CONT)
+            eventually(fn -> Mesh.known(c.p) == [] end, 30_000)
+            []
+          end,
+          &(together?(&1, [:q, :r, :u]) and [:p] in &1),
+          net_ticktime: 4
+        )
+      end
+
+      if @kind == :rust do
+        test "check 65: U looks for the cluster that removed it, and all tables agree" do
+          u = Target.start(@kind, args: ["--rejoin"])
+          all = [u, p | _] = [u | start_beams(["p", "q", "r"])]
+          Mesh.join(all)
+          for target <- all, do: {:yes, _} = Target.on(target, :global_register, [target.node])
+          # From the other side, so that U does not know whether the cluster wants it.
+          Target.on(p, :erlang, :disconnect_node, [u.node])
+          eventually(fn -> u.node not in Mesh.known(p) end)
+          eventually(fn -> Mesh.known(u) != [] end, 60_000)
+          groups = Mesh.settled(all)
+          group = Enum.find(groups, &(u.node in &1))
+          assert length(group) > 1
+          Mesh.await_joined(Enum.filter(all, &(&1.node in group)))
+        end
+
+        test "check 65: U joins again the nodes that it was told to join" do
+          [p, q] = start_beams(["p", "q"])
+          u = Target.start(@kind, args: ["--join", to_string(p.node), "--join", to_string(q.node)])
+          Mesh.await_joined([u, p] ++ [q])
+          {:yes, _} = Target.on(u, :global_register, [:of_u])
+          Target.on(p, :erlang, :disconnect_node, [u.node])
+          Mesh.await_joined([u, p, q], 60_000)
+          assert is_pid(whereis(q, :of_u))
+        end
+      end
+
+      test "check 66: without prevent_overlapping_partitions a lost connection is just that" do
+        off = ["-kernel", "prevent_overlapping_partitions", "false"]
+        off_of_kind = if @kind == :beam, do: off, else: ["--prevent-overlapping-partitions", "false"]
+        [p, q] = start_beams(["p", "q"], args: off)
+        u = Target.start(@kind, args: off_of_kind)
+        Mesh.join([u, p, q])
+        Target.on(p, :erlang, :disconnect_node, [u.node])
+        eventually(fn -> u.node not in Mesh.known(p) and p.node not in Mesh.known(u) end)
+        assert Mesh.known(q) |> Enum.sort() == Enum.sort([p.node, u.node])
+        assert q.node in Mesh.known(u)
+        # They find one another again.
+        Mesh.dial(u, p)
+        Mesh.await_joined([u, p, q])
+        refute Enum.any?([u, p, q], &Mesh.warned?/1)
+      end
+
+      test "check 66: a peer with connect_all off takes no part and holds nobody up" do
+        [p] = start_beams(["p"])
+        [alone] = start_beams(["q"], args: ["-kernel", "connect_all", "false"])
+        u = Target.start(@kind)
+        Mesh.join([u, p])
+        assert Mesh.dial(alone, u)
+        assert alone.node in Target.on(u, :erlang, :nodes, [])
+        assert {:yes, pid} = Target.on(u, :global_register, [:of_u])
+        assert whereis(p, :of_u) == pid
+        assert whereis(alone, :of_u) == :undefined
+        refute alone.node in Target.on(p, :erlang, :nodes, [])
+        Target.on(alone, :erlang, :disconnect_node, [u.node])
+        Mesh.await_joined([u, p])
+      end
+
+      test "check 66: U with connect_all off takes no part" do
+        off = if @kind == :beam, do: ["-kernel", "connect_all", "false"], else: ["--connect-all", "false"]
+        [p, q] = start_beams(["p", "q"])
+        u = Target.start(@kind, args: off)
+        Mesh.join([p, q])
+        assert Mesh.dial(p, u)
+        assert {:yes, _} = Target.on(p, :global_register, [:of_p])
+        assert {:yes, _} = Target.on(u, :global_register, [:of_u])
+        assert Mesh.names(u) |> Map.keys() == [:of_u]
+        assert Mesh.names(q) |> Map.keys() == [:of_p]
+        refute u.node in Target.on(q, :erlang, :nodes, [])
+        assert Mesh.known(u) == []
+      end
+
+      test "check 67: disconnect_node, then ping again" do
+        [p] = start_beams(["p"])
+        u = Target.start(@kind)
+        {:yes, on_u} = Target.on(u, :global_register, [:of_u])
+        Mesh.join([u, p])
+
+        for _ <- 1..3 do
+          assert Target.on(p, :erlang, :disconnect_node, [u.node])
+          eventually(fn -> Mesh.known(u) == [] and Mesh.known(p) == [] end)
+          eventually(fn -> whereis(p, :of_u) == :undefined end)
+          assert Target.on(p, :net_adm, :ping, [u.node]) == :pong
+          Mesh.await_joined([u, p])
+          assert whereis(p, :of_u) == on_u
+        end
+      end
+
+      test "a hidden connection takes no part" do
+        [p] = start_beams(["p"])
+        [hidden] = start_beams(["h"], hidden: true)
+        u = Target.start(@kind)
+        Mesh.join([u, p])
+        assert Mesh.dial(hidden, u)
+        assert {:yes, _} = Target.on(u, :global_register, [:of_u])
+        assert whereis(hidden, :of_u) == :undefined
+        refute hidden.node in Mesh.known(u)
+        Target.kill(hidden)
+        Mesh.await_joined([u, p])
+        refute Enum.any?([u, p], &Mesh.warned?/1)
+      end
+    end
+
+    describe "what U must not fail on (#{kind})" do
+      test "calls and messages of no known shape" do
+        %{u: u, p: p, q: q} = cluster()
+
+        junk = [
+          :nonsense,
+          {:init_connect, 8, :node, :junk},
+          {:exchange, p.node, [{:name, :no_pid, 1}], [], 1},
+          {:resolved, p.node, [:op], [], :unused, [], 1},
+          {:new_nodes, p.node, [], [], [1], []},
+          {:lock_set, :no_pid, true, [], 1},
+          {:lost_connection, 1, 2, 3, 4},
+          {:remove_connection, :nobody},
+          {:cancel_connect, p.node, 1},
+          {:in_sync, 1, true},
+          %{},
+          []
+        ]
+
+        # A BEAM's name server dies of some of them, and takes its node along.
+        if @kind == :rust do
+          for term <- junk do
+            send({:global_name_server, u.node}, term)
+            GenServer.cast({:global_name_server, u.node}, term)
+          end
+
+          assert GenServer.call({:global_name_server, u.node}, {:unknown, :call}) == {:error, :notsup}
+        end
+
+        Mesh.await_joined([u, p, q])
+        assert {:yes, _} = Target.on(p, :global_register, [:still_here])
+      end
+    end
+  end
+end
