@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tiebeam_core::{Instant, Random};
+use tiebeam_core::{Duration, Instant, Random};
 use tiebeam_wire::{Atom, Pid, Term};
 
 use super::locker::{Letter, Locker};
@@ -16,8 +16,13 @@ use super::partition::{Loss, Rejoin, Reports};
 use super::registrar::{Change, Outcome, Registrar};
 use super::session::{Hello, Resolved, Session};
 
-/// How often a connection to a node of a joined partition is tried. `global`'s own number.
+/// How often a connection to a node of a joined partition is tried: `global`'s own number. It tries without a pause; but a
+/// node that this one cannot reach may be about to reach this one.
 const DIALS_MAX: u32 = 6;
+
+/// The pause before the second dial; it doubles each time.
+const DIAL_PAUSE: Duration = Duration::from_millis(100);
+const DIAL_PAUSE_MAX: Duration = Duration::from_millis(1600);
 
 /// What the machine must know from the start.
 #[derive(Clone, Debug)]
@@ -175,6 +180,14 @@ struct Syncer {
     nodes: BTreeSet<Atom>,
 }
 
+/// Attempts to connect to a node.
+#[derive(Debug)]
+pub(super) struct Dial {
+    times: u32,
+    /// When to try again; `None` while an attempt is under way.
+    again: Option<Instant>,
+}
+
 /// `global` on one node.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -194,8 +207,8 @@ pub(crate) struct Machine {
     pub(super) early: BTreeMap<Atom, Hello>,
     /// Nodes that were thrown out and whose connection is still there.
     pub(super) removing: BTreeSet<Atom>,
-    /// Nodes to be told that they are in sync once they are connected, and how often that was tried.
-    pub(super) dialling: BTreeMap<Atom, u32>,
+    /// Nodes to be told that they are in sync once they are connected.
+    pub(super) dialling: BTreeMap<Atom, Dial>,
     pub(super) reports: Reports,
     pub(super) rejoin: Rejoin,
     pub(super) locker: Locker,
@@ -241,6 +254,7 @@ impl Machine {
     pub(crate) fn step(&mut self, now: Instant, event: Event) -> Vec<Action> {
         self.now = self.now.max(now);
         self.take(event);
+        self.run_dials();
         self.run_rejoin();
         self.run_registrar();
         self.run_locker();
@@ -254,7 +268,8 @@ impl Machine {
             self.registrar.deadline(),
             self.rejoin.deadline(),
         ];
-        deadlines.into_iter().flatten().min()
+        let dials = self.dialling.values().filter_map(|dial| dial.again);
+        deadlines.into_iter().flatten().chain(dials).min()
     }
 
     /// Changes of this node's own that wait for their turn.
@@ -266,6 +281,9 @@ impl Machine {
         match event {
             Event::NodeUp(node) => {
                 self.connected.insert(node.clone());
+                if self.dialling.remove(&node).is_some() {
+                    self.send_in_sync(&node);
+                }
                 if self.config.connect_all {
                     self.start_session(&node);
                 }
@@ -458,25 +476,44 @@ impl Machine {
         if self.connected.contains(node) {
             return self.send_in_sync(node);
         }
-        if self.dialling.insert(node.clone(), 1).is_none() {
-            self.act(Action::Connect { node: node.clone() });
+        if !self.dialling.contains_key(node) {
+            self.dial(node, 1);
         }
     }
 
+    fn dial(&mut self, node: &Atom, times: u32) {
+        let again = None;
+        self.dialling.insert(node.clone(), Dial { times, again });
+        self.act(Action::Connect { node: node.clone() });
+    }
+
     fn dialled(&mut self, node: Atom, up: bool) {
-        let Some(&times) = self.dialling.get(&node) else {
+        let Some(dial) = self.dialling.get_mut(&node) else {
             return;
         };
         if up {
             self.dialling.remove(&node);
             self.send_in_sync(&node);
-        } else if times < DIALS_MAX {
-            self.dialling.insert(node.clone(), times + 1);
-            self.act(Action::Connect { node });
+        } else if dial.times < DIALS_MAX {
+            let pause = DIAL_PAUSE.doubled(dial.times - 1, DIAL_PAUSE_MAX);
+            dial.again = Some(self.now + pause);
         } else {
             // A node that was there when the partitions were joined has gone since: nobody else will say so.
             tracing::warn!(%node, "'global' failed to connect to a node of a joined partition");
             self.lose(&node, Loss::Disconnected);
+        }
+    }
+
+    fn run_dials(&mut self) {
+        let due = |dial: &Dial| dial.again.is_some_and(|again| again <= self.now);
+        let due: Vec<(Atom, u32)> = self
+            .dialling
+            .iter()
+            .filter(|(_, dial)| due(dial))
+            .map(|(node, dial)| (node.clone(), dial.times + 1))
+            .collect();
+        for (node, times) in due {
+            self.dial(&node, times);
         }
     }
 
@@ -558,3 +595,6 @@ impl LockId {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

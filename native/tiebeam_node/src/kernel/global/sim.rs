@@ -739,6 +739,16 @@ impl World {
         }
     }
 
+    /// Whether some node knows another one that does not know it.
+    pub(super) fn half_known(&self) -> bool {
+        let alive = || self.members.iter().filter(|member| member.alive);
+        let knows = |one: &Member, other: &Member| {
+            let other = &other.machine.config.node;
+            one.machine.known.contains_key(other)
+        };
+        alive().any(|one| alive().any(|other| knows(one, other) != knows(other, one)))
+    }
+
     /// Every living node is at rest: no lock, no session, no work.
     pub(super) fn assert_at_rest(&self, told: &str) {
         self.assert_no_locks(told);

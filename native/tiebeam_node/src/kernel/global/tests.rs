@@ -1,5 +1,6 @@
 //! Whole clusters: what must hold after any order of events.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use tiebeam_wire::Term;
@@ -11,8 +12,8 @@ use super::sim::{Fault, World};
 /// attempts at a lock.
 const SETTLED: u64 = 120_000;
 
-/// Runs `body` for each seed, or for the one in `TIEBEAM_SEED`.
-fn seeds(count: u64, body: impl Fn(u64, &str)) {
+/// Runs `body` for each seed, or for the one in `TIEBEAM_SEED`; `TIEBEAM_SEEDS` asks for more. Answers how many there were.
+fn seeds(count: u64, body: impl Fn(u64, &str)) -> u64 {
     let chosen = std::env::var("TIEBEAM_SEED").ok();
     let chosen: Option<u64> = chosen.and_then(|seed| seed.parse().ok());
     let count = std::env::var("TIEBEAM_SEEDS")
@@ -23,6 +24,7 @@ fn seeds(count: u64, body: impl Fn(u64, &str)) {
     for seed in range {
         body(seed, &format!("replay with TIEBEAM_SEED={seed}"));
     }
+    chosen.map_or(count, |_| 1)
 }
 
 fn name(text: &str) -> Term {
@@ -123,39 +125,36 @@ fn two_clusters_that_meet_become_one() {
     });
 }
 
-fn dies_while_partitions_are_joined(seed: u64) -> World {
-    let count = 3 + (seed % 4) as usize;
-    let mut world = World::new(seed, count, false);
-    register_some(&mut world, count, 3000);
-    dial_all(&mut world, count, 60);
-    let dies = world.below(count as u64) as usize;
-    let when = 150 + world.below(1500);
-    world.fault(when, Fault::Kill(dies));
-    world.run(SETTLED);
-    world
-}
-
+/// The protocol has a gap, in OTP's nodes as in these: a node may die in the milliseconds after its peer has told the other
+/// partition of the new nodes, and before its own partition hears of them. Then nodes know others that do not know
+/// them, until a connection between them goes; nothing that one side could say closes the gap. Of 20,000 seeds a handful
+/// shows it.
 #[test]
 fn a_node_that_dies_while_partitions_are_joined_leaves_no_lock() {
-    seeds(400, |seed, told| {
-        let world = dies_while_partitions_are_joined(seed);
+    let gaps = Cell::new(0);
+    let runs = seeds(400, |seed, told| {
+        let count = 3 + (seed % 4) as usize;
+        let mut world = World::new(seed, count, false);
+        register_some(&mut world, count, 3000);
+        dial_all(&mut world, count, 60);
+        let dies = world.below(count as u64) as usize;
+        let when = 150 + world.below(1500);
+        world.fault(when, Fault::Kill(dies));
+        world.run(SETTLED);
         world.assert_no_locks(told);
-        if seed != DIED_WITHOUT_A_WORD {
+        if world.half_known() {
+            gaps.set(gaps.get() + 1);
+        } else {
             world.assert_at_rest(told);
             world.groups(told);
         }
     });
-}
-
-/// The one seed in 20,000 that shows a gap of the protocol: a node dies in the milliseconds after its peer has told the
-/// other partition of the new nodes, and before its own partition hears of them. One side then knows the other, and not
-/// the other way round, until a connection between them goes. OTP's nodes do the same; nothing that one side could say
-/// closes the gap.
-const DIED_WITHOUT_A_WORD: u64 = 2690;
-
-#[test]
-fn a_node_that_dies_between_two_words_leaves_no_lock_either() {
-    dies_while_partitions_are_joined(DIED_WITHOUT_A_WORD).assert_no_locks("");
+    let gaps: u64 = gaps.get();
+    println!("{gaps} of {runs} runs have left nodes half known");
+    assert!(
+        gaps * 100 <= runs.max(100),
+        "{gaps} of {runs} runs have left nodes half known"
+    );
 }
 
 #[test]

@@ -591,7 +591,8 @@ async fn storm(lossy: bool) {
         inspections: 0,
         inspected: None,
     };
-    let processes = node.processes().len();
+    let services = node.processes();
+    let processes = services.len();
     let before = storm.inspect().await;
     let mut events = node.monitor_nodes();
 
@@ -622,12 +623,12 @@ async fn storm(lossy: bool) {
         .collect();
     let ours = node.processes();
     for pid in everybody.iter().chain(&ours) {
-        let is_worker = pid.node == BEAM
-            || storm
-                .node
-                .router()
-                .process(pid)
-                .is_some_and(|entry| entry.state().trap_exit && entry.pid != *storm.boss.pid());
+        let is_worker =
+            pid.node == BEAM
+                || !services.contains(pid)
+                    && storm.node.router().process(pid).is_some_and(|entry| {
+                        entry.state().trap_exit && entry.pid != *storm.boss.pid()
+                    });
         if is_worker {
             storm.boss.send_exit(pid, Term::atom("kill"));
         }
