@@ -397,7 +397,9 @@ impl Driver {
             } => self.call(call, from, node, &request, connect),
             Action::Reply { ticket, reply } => match self.waiting.remove(&ticket) {
                 Some(Waiting::Caller(reply_to)) => self.reply(reply_to, reply),
-                Some(Waiting::Sync(done)) => drop(done.send(())),
+                Some(Waiting::Sync(done)) if reply.is_atom("ok") => drop(done.send(())),
+                // Too many wait: the sender goes, and whoever waits sees that.
+                Some(Waiting::Sync(_)) => {}
                 Some(Waiting::Change(_)) | None => {}
             },
             Action::Changed { ticket, outcome } => {

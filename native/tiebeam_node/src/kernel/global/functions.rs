@@ -3,7 +3,7 @@
 use tiebeam_wire::{Pid, Term};
 
 use super::handle::{Global, GlobalError, GlobalName};
-use super::messages::default_method;
+use super::messages::{default_method, is_method, method};
 use crate::function::{Args, Exception};
 use crate::node::Node;
 
@@ -45,13 +45,26 @@ pub(super) fn export(node: &Node) {
             }
         }
     });
+    /// The third argument; a pair of module and function is OTP's old way to say it.
+    fn resolver(args: &[Term]) -> Result<Term, Exception> {
+        match args.get(2) {
+            None => Ok(default_method()),
+            Some(fun) if is_method(fun) => Ok(fun.clone()),
+            Some(pair) => match pair.as_tuple() {
+                Some([Term::Atom(module), Term::Atom(function)]) => {
+                    Ok(method(module.clone(), function.clone()))
+                }
+                _ => Err(badarg()),
+            },
+        }
+    }
     for arity in [2, 3] {
         node.export_process(
             "global",
             "register_name",
             arity,
             |process, Args(args)| async move {
-                let method = args.get(2).cloned().unwrap_or_else(default_method);
+                let method = resolver(&args)?;
                 let global = process.node().global();
                 let registered =
                     global.register_term(GlobalName(args[0].clone()), pid(&args[1])?, method);
@@ -63,7 +76,7 @@ pub(super) fn export(node: &Node) {
             "re_register_name",
             arity,
             |process, Args(args)| async move {
-                let method = args.get(2).cloned().unwrap_or_else(default_method);
+                let method = resolver(&args)?;
                 let global = process.node().global();
                 let registered =
                     global.re_register_term(GlobalName(args[0].clone()), pid(&args[1])?, method);

@@ -24,6 +24,9 @@ const DIALS_MAX: u32 = 6;
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
 const DIAL_PAUSE_MAX: Duration = Duration::from_millis(1600);
 
+/// Callers that may wait until tables are equal; further ones are refused.
+const SYNCERS_MAX: usize = 10_000;
+
 /// What the machine must know from the start.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -443,6 +446,10 @@ impl Machine {
     fn sync(&mut self, ticket: Ticket, nodes: Vec<Atom>) {
         let mut nodes: BTreeSet<Atom> = nodes.into_iter().collect();
         nodes.retain(|node| self.connected.contains(node) && !self.synced.contains(node));
+        if self.syncers.len() >= SYNCERS_MAX {
+            let reply = Term::tuple([Term::atom("error"), Term::atom("system_limit")]);
+            return self.act(Action::Reply { ticket, reply });
+        }
         self.syncers.push(Syncer { ticket, nodes });
         self.answer_syncers();
     }

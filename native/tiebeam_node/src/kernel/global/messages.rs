@@ -617,12 +617,20 @@ fn entry_of(name: Term, process: Term, method: Term) -> Decoded<NameEntry> {
 
 /// A resolver that a BEAM can apply goes on as it came; anything else would delete the name there when it is needed.
 fn checked_method(method: Term) -> Term {
-    match &method {
-        Term::Export(export) if export.arity == 3 => method,
-        Term::Fun(fun) if fun.arity == 3 => method,
+    match is_method(&method) {
+        true => method,
+        false => default_method(),
+    }
+}
+
+/// Whether a BEAM can apply it to a name and two pids.
+pub(super) fn is_method(method: &Term) -> bool {
+    match method {
+        Term::Export(export) => export.arity == 3,
+        Term::Fun(fun) => fun.arity == 3,
         // Kept as bytes because it nests too deep to look into.
-        Term::Opaque(_) => method,
-        _ => default_method(),
+        Term::Opaque(_) => true,
+        _ => false,
     }
 }
 

@@ -35,7 +35,7 @@ mod resolver;
 mod session;
 
 #[cfg(test)]
-mod sim;
+mod simulation;
 #[cfg(test)]
 mod tests;
 

@@ -14,7 +14,7 @@
 //! A message that carries a tag counts only in the session of that tag: what is left of an earlier one is ignored.
 
 use tiebeam_wire::{Atom, Pid, Term};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::locker::{Finish, Letter, Peer};
 use super::machine::{Action, Actor, Machine};
@@ -22,6 +22,10 @@ use super::messages::{
     ExternalName, LockId, Message, NameEntry, NewNodes, NodeVersion, Op, VERSION, VERSION_VERIFY,
 };
 use super::names::{Conflict, Verdict};
+
+/// Nodes of one cluster. Each is connected with all others: OTP's own mesh is at its end at a few hundred. A node beyond
+/// it is not dialled, and never known.
+const NODES_MAX: usize = 4096;
 
 /// An `init_connect`.
 #[derive(Clone, Debug)]
@@ -389,8 +393,12 @@ impl Machine {
             if node == self.config.node {
                 continue;
             }
+            let full = self.known.len() >= NODES_MAX;
             match self.known.get_mut(&node) {
                 Some(known) => *known = (*known).max(version),
+                None if full => {
+                    error!(%node, limit = NODES_MAX, "too many nodes for one mesh: one is left out");
+                }
                 None => {
                     self.known.insert(node.clone(), version);
                     self.rejoin.found(&node);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tiebeam_wire::Term;
 
 use super::registrar::Outcome;
-use super::sim::{Fault, World};
+use super::simulation::{Fault, World};
 
 /// After this long, everything that can happen by itself has happened: it is more than the longest pause between two
 /// attempts at a lock.
