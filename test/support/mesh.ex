@@ -27,7 +27,7 @@ defmodule Support.Mesh do
   end
 
   @doc """
-  The partitions: lists of nodes that know and are connected with each other, greatest first. `:unsettled` while the nodes do not
+  The partitions: lists of nodes that know and are connected with each other. `:unsettled` while the nodes do not
   agree, or while there are locks.
   """
   def partitions(targets) do

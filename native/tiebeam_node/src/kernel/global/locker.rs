@@ -389,6 +389,15 @@ impl Machine {
             ..
         } = locking;
         nodes.insert(self.config.node.clone());
+        let session = self.sessions.get(&peer.node);
+        if session.is_none_or(|session| session.my_tag != peer.my_tag) {
+            // It ended meanwhile. A peer that is still there must not wait for this side with its own lock held; one that
+            // is gone must not be connected to for that.
+            if self.connected.contains(&peer.node) {
+                self.send_lock_set(&peer, false);
+            }
+            return self.start_unlocking(id, nodes);
+        }
         let patience = Some(self.now + PATIENCE);
         self.send_lock_set(&peer, true);
         match role {
@@ -521,8 +530,11 @@ impl Machine {
             return;
         };
         for (node, version) in known {
-            let message = Message::NewNodes(new_nodes.clone());
-            self.send_as(Actor::Locker, &node, message, version);
+            // Not to those that were lost since, which would set up connections again.
+            if self.known.contains_key(&node) {
+                let message = Message::NewNodes(new_nodes.clone());
+                self.send_as(Actor::Locker, &node, message, version);
+            }
         }
     }
 

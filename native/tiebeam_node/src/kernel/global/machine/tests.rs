@@ -474,6 +474,25 @@ fn a_peer_that_begins_is_answered() {
     assert_eq!(script.sent("b@h").len(), 1);
 }
 
+/// The session ends while the lock is being taken: the peer is not left waiting with its own.
+#[test]
+fn a_peer_whose_session_is_over_is_refused() {
+    let lock = format!("b@h {{set_lock,{{global,[{LOCKER_A},{LOCKER_B}]}}}}");
+    let mut script = Script::new();
+    script.greeted().after(200);
+    let calls = script.calls();
+    assert_eq!(calls[0].2, lock);
+    script.cast("{in_sync,b@h,true}");
+    let (call, from) = (calls[0].0, Actor::Locker);
+    let answer = Some(term("true"));
+    script
+        .event(Event::Answered { from, call, answer })
+        .expect_sent("b@h", &[&format!("{{lock_set,{LOCKER_A},false,[],-5}}")]);
+    script.answer(&Script::del_lock(), Some("true"));
+    assert!(script.machine.locks.is_empty());
+    assert!(!script.machine.locker.is_locking());
+}
+
 #[test]
 fn messages_of_earlier_sessions_are_ignored() {
     let mut script = Script::new();
