@@ -356,7 +356,7 @@ for kind <- Support.Target.kinds() do
           seed = seed()
           fuzzing = Task.async(fn -> fuzz(u, :pg, seed, fn _ -> :atomics.get(cutting, 1) == 0 end) end)
 
-          for _ <- 1..50 do
+          for _ <- 1..("TIEBEAM_ROUNDS" |> System.get_env("50") |> String.to_integer()) do
             assert Beam.on(p, :net_adm, :ping, [u.node]) == :pong
             # At any moment of the exchange that follows.
             Process.sleep(:rand.uniform(20) - 1)

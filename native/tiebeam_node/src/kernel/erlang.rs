@@ -128,7 +128,11 @@ pub(super) fn export(node: &Node) {
                 )
                 .await
             }
-            // A closure is code of a BEAM module, which this node does not have.
+            // A closure is code of a BEAM module, which this node does not have; a BEAM without it says the same.
+            (fun @ Term::Fun(_), args) => Err(Exception::Error {
+                reason: Term::atom("undef"),
+                stack: vec![Term::tuple([fun.clone(), args.clone(), Term::list([])])],
+            }),
             (fun, _) => Err(Exception::error(Term::tuple([
                 Term::atom("badfun"),
                 fun.clone(),
