@@ -525,6 +525,32 @@ impl Storm {
         wrong
     }
 
+    /// Waits until `global` has joined the nodes: until then it has processes and monitors that are not there later.
+    async fn joined(&mut self) {
+        let deadline = Instant::now() + QUIET;
+        let joined = tokio::time::timeout(QUIET, self.node.global().sync()).await;
+        assert!(
+            matches!(joined, Ok(Ok(()))),
+            "the nodes are not joined: {joined:?}"
+        );
+        loop {
+            let seen = self.inspect().await;
+            let resolving = seen
+                .processes
+                .iter()
+                .any(|process| process.to_string().contains("{global,resolver,2}"));
+            if !resolving && self.node.router().monitored_names() == 0 {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "still joining: {:#?}",
+                seen.processes
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn quiet(&mut self) {
         let deadline = Instant::now() + QUIET;
         loop {
@@ -591,6 +617,7 @@ async fn storm(lossy: bool) {
         inspections: 0,
         inspected: None,
     };
+    storm.joined().await;
     let services = node.processes();
     let processes = services.len();
     let before = storm.inspect().await;
@@ -638,7 +665,10 @@ async fn storm(lossy: bool) {
     loop {
         let after = storm.inspect().await;
         let counts = (node.processes().len(), after.processes.len());
-        if counts == (processes, before.processes.len()) && after.workers.is_empty() {
+        // While `global` of one node calls that of the other, it monitors it.
+        let names = node.router().monitored_names();
+        let as_before = counts == (processes, before.processes.len()) && names == 0;
+        if as_before && after.workers.is_empty() {
             if !lossy {
                 assert_eq!(after.downs, before.downs, "the BEAM saw a nodedown");
                 assert!(
@@ -648,19 +678,22 @@ async fn storm(lossy: bool) {
             }
             break;
         }
-        let new = after
-            .processes
-            .iter()
-            .filter(|process| !before.processes.contains(process));
+        let but = |these: &Inspection, those: &Inspection| -> Vec<String> {
+            let only = these
+                .processes
+                .iter()
+                .filter(|process| !those.processes.contains(process));
+            only.map(Term::to_string).collect()
+        };
         assert!(
             Instant::now() < deadline,
-            "{} processes instead of {processes}; new ones on the BEAM: {:#?}",
+            "{} processes instead of {processes}, {names} monitored names; on the BEAM new: {:#?}, gone: {:#?}",
             counts.0,
-            new.map(Term::to_string).collect::<Vec<_>>()
+            but(&after, &before),
+            but(&before, &after)
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(node.router().monitored_names(), 0);
     assert_eq!(storm.violations, Vec::<String>::new());
     node.stop().await;
 }
