@@ -4,10 +4,15 @@ defmodule Support.Beam do
   """
   alias Support.{Net, OsProcess}
 
-  @doc "Compiles `test/fixture/fixture.erl`, once, before the tests."
+  @doc "Compiles the modules of `test/fixture` that nodes run, once, before the tests."
   def build_fixture do
     File.mkdir_p!(ebin())
-    {:ok, :fixture} = :compile.file('test/fixture/fixture.erl', outdir: to_charlist(ebin()))
+
+    for module <- [:fixture, :relayed_epmd] do
+      source = to_charlist("test/fixture/#{module}.erl")
+      {:ok, ^module} = :compile.file(source, outdir: to_charlist(ebin()))
+    end
+
     :ok
   end
 
