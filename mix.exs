@@ -18,8 +18,6 @@ defmodule Tiebeam.MixProject do
       start_permanent: Mix.env() == :prod,
       # None, not even for development: a dependency would make every task ask for Hex.
       deps: [],
-      # Certificates for the tests of TLS are made with it; the package does not need it.
-      xref: [exclude: [:public_key]],
       package: package(),
       source_url: @source,
       docs: [main: "Tiebeam", source_ref: "v" <> @version],
@@ -29,8 +27,12 @@ defmodule Tiebeam.MixProject do
   end
 
   def application do
-    [extra_applications: [:logger]]
+    [extra_applications: applications(Mix.env())]
   end
+
+  # The tests of TLS make certificates and open a socket of their own; the package does not.
+  defp applications(:test), do: [:logger, :public_key, :ssl]
+  defp applications(_env), do: [:logger]
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_env), do: ["lib"]

@@ -3,7 +3,8 @@ defmodule Mix.Tasks.Compile.TiebeamNif do
   # Builds the Rust library behind `Tiebeam.Native` with cargo and puts it into the application's `priv`.
   #
   # Cargo is asked every time: it alone knows whether a crate changed, and says so in a tenth of a second. The library
-  # is always optimised, because it is what runs in production.
+  # is always optimised, because it is what runs in production. Where there is no Rust, `TIEBEAM_NIF` names a library
+  # that was built elsewhere: one library serves OTP 25 and later.
 
   use Mix.Task.Compiler
 
@@ -11,7 +12,7 @@ defmodule Mix.Tasks.Compile.TiebeamNif do
 
   @impl true
   def run(_args) do
-    built = build()
+    built = System.get_env("TIEBEAM_NIF") || build()
     target = target()
 
     if same?(built, target) do

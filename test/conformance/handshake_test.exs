@@ -323,10 +323,18 @@ for kind <- Support.Target.kinds() do
     end
 
     describe "flags (#{kind})" do
+      # Unlinking with ids, and wide pids, ports and references. A Rust node serves OTP 25, which does not ask for them.
+      @since_26 [0x2000000, 0x400000000]
+
+      defp asks_for_more?(:rust), do: false
+      defp asks_for_more?(:beam), do: Beam.release() >= 26
+
       test "check 12: a mandatory flag is missing: not_allowed", %{u: u} do
         # All that OTP 25 asks for: extended references, fun tags, new fun tags, extended pids and ports, export, bit binaries,
         # new floats, UTF-8 atoms, maps, big creations, the handshake of OTP 23.
-        for flag <- [0x4, 0x10, 0x80, 0x100, 0x200, 0x400, 0x800, 0x10000, 0x20000, 0x40000, 0x1000000] do
+        of_25 = [0x4, 0x10, 0x80, 0x100, 0x200, 0x400, 0x800, 0x10000, 0x20000, 0x40000, 0x1000000]
+
+        for flag <- if(asks_for_more?(@kind), do: of_25 ++ @since_26, else: of_25) do
           digest = 0x4000000
           flags = RawPeer.pass_through() &&& bnot(digest ||| flag)
           socket = RawPeer.open(u.node)
@@ -339,8 +347,18 @@ for kind <- Support.Target.kinds() do
       end
 
       test "check 13: the flag that stands for all mandatory ones is enough", %{u: u} do
+        digest = 0x4000000
+
+        # It stands for those of OTP 25.
+        if asks_for_more?(@kind) do
+          socket = RawPeer.open(u.node)
+          assert {:ok, "not_allowed"} = RawPeer.introduce(socket, Net.name("raw"), digest)
+          RawPeer.close(socket)
+        end
+
         socket = RawPeer.open(u.node)
-        assert {:ok, "ok"} = RawPeer.introduce(socket, Net.name("raw"), 0x4000000)
+        flags = if asks_for_more?(@kind), do: Enum.reduce(@since_26, digest, &bor/2), else: digest
+        assert {:ok, "ok"} = RawPeer.introduce(socket, Net.name("raw"), flags)
         assert {:ok, %{flags: flags}} = RawPeer.challenge(socket)
         assert (flags &&& 0x4000000) != 0
         RawPeer.close(socket)
@@ -351,10 +369,19 @@ for kind <- Support.Target.kinds() do
         {:ok, "ok"} = RawPeer.introduce(socket, Net.name("raw"), RawPeer.otp25())
         {:ok, %{flags: flags}} = RawPeer.challenge(socket)
         RawPeer.close(socket)
-        # OTP 26 asks for two more, and priority messages may be offered to OTP 28.
+        # All that OTP 26 asks for.
         assert (flags &&& 0x403070F94) == 0x403070F94
-        assert (flags &&& bnot(RawPeer.otp25() ||| 1 <<< 37)) == 0
+        assert (flags &&& bnot(offered(@kind))) == 0
         assert (flags &&& RawPeer.published()) == RawPeer.published()
+      end
+
+      # What OTP 25 offers, and besides: 37 for priority messages since OTP 28, 38 for native records since OTP 29.
+      defp offered(:rust), do: RawPeer.otp25() ||| 1 <<< 37
+
+      defp offered(:beam) do
+        for {release, bit} <- [{28, 37}, {29, 38}], Beam.release() >= release, reduce: RawPeer.otp25() do
+          flags -> flags ||| 1 <<< bit
+        end
       end
 
       test "unknown flags and bytes after the name are passed over", %{u: u} do

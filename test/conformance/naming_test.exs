@@ -12,7 +12,7 @@ for kind <- Support.Target.kinds() do
         assert found.lowest in 5..6
         assert found.name == Net.alive(u.node)
 
-        assert {:ok, names} = :net_adm.names('127.0.0.1')
+        assert {:ok, names} = :net_adm.names(~c"127.0.0.1")
         assert {String.to_charlist(Net.alive(u.node)), found.port} in names
       end
 

@@ -165,7 +165,7 @@ for kind <- Support.Target.kinds() do
           -1,
           Integer.pow(2, 70),
           "1",
-          '1',
+          ~c"1",
           :"1",
           :"",
           [],
@@ -583,7 +583,7 @@ for kind <- Support.Target.kinds() do
         u = Target.start(@kind)
         theirs = Target.on(u, :pg_join, [MyApp.PubSub.Adapter])
         p = start_peer()
-        {:ok, names} = Beam.on(p, :erl_epmd, :names, ['127.0.0.1'])
+        {:ok, names} = Beam.on(p, :erl_epmd, :names, [~c"127.0.0.1"])
         found = for {name, _port} <- names, do: :"#{name}@127.0.0.1"
         assert u.node in found
         assert Beam.on(p, :net_kernel, :connect_node, [u.node])

@@ -69,7 +69,7 @@ for kind <- Support.Target.kinds() do
         "an atom of 255 characters" => String.to_atom(String.duplicate("a", 255)),
         "an atom of 255 emoji" => String.to_atom(String.duplicate("😀", 255)),
         "strings" => [
-          'abc',
+          ~c"abc",
           [0],
           [255],
           [?h, 0xE9, ?l],
@@ -82,7 +82,7 @@ for kind <- Support.Target.kinds() do
           [[]],
           [1, 256],
           Enum.to_list(250..260),
-          [:a, "b", 'c', 1.0, {}],
+          [:a, "b", ~c"c", 1.0, {}],
           [0x1F600],
           List.duplicate(:x, 1000)
         ],
@@ -134,7 +134,7 @@ for kind <- Support.Target.kinds() do
         ],
         "exports" => [&:lists.reverse/1, &String.length/1, &:erlang.node/0, Function.capture(:m, :f, 255)],
         "a message of a gen_server" =>
-          {:"$gen_call", {self(), [:alias | make_ref()]}, {:put, "k", %{v: [1, 2.5, 'three', :four]}}}
+          {:"$gen_call", {self(), [:alias | make_ref()]}, {:put, "k", %{v: [1, 2.5, ~c"three", :four]}}}
       }
     end
 
@@ -178,7 +178,7 @@ for kind <- Support.Target.kinds() do
         {<<110, 9, 0, 5, 0::64>>, 5},
         {<<111, 1::32, 1, 5>>, -5},
         {<<105, 2::32, 97, 1, 97, 2>>, {1, 2}},
-        {<<108, 2::32, 97, ?a, 97, ?b, 106>>, 'ab'},
+        {<<108, 2::32, 97, ?a, 97, ?b, 106>>, ~c"ab"},
         {<<108, 0::32, 106>>, []},
         {<<107, 0::16>>, []},
         {<<77, 2::32, 8, "ab">>, "ab"},

@@ -225,12 +225,11 @@ for kind <- Support.Target.kinds() do
       dials = Task.async(fn -> u_calls(q, u, %{node: raw}) end)
       {:ok, accepted} = :ssl.transport_accept(listener, 15_000)
       {:ok, socket} = :ssl.handshake(accepted, 15_000)
-      assert_receive {:sni, 'localhost'}
+      assert_receive {:sni, ~c"localhost"}
       {:ok, <<length::32>>} = :ssl.recv(socket, 4, 15_000)
       {:ok, name} = :ssl.recv(socket, length, 15_000)
-      text = to_string(u.node)
-      n = byte_size(text)
-      assert <<"N", _flags::64, _creation::32, ^n::16, ^text::binary-size(n)>> = name
+      assert <<"N", _flags::64, _creation::32, n::16, name::binary-size(n)>> = name
+      assert name == to_string(u.node)
       :ssl.close(socket)
       assert Task.await(dials, 30_000) == {:badrpc, :nodedown}
       :gen_tcp.close(registration)

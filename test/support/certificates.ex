@@ -11,6 +11,9 @@ defmodule Support.Certificates do
   @server_and_client [{1, 3, 6, 1, 5, 5, 7, 3, 1}, {1, 3, 6, 1, 5, 5, 7, 3, 2}]
   @rsa {:rsa, 2048, 65537}
   @secp256r1 {:namedCurve, {1, 2, 840, 10045, 3, 1, 7}}
+  @rsa_encryption {1, 2, 840, 113_549, 1, 1, 1}
+  # NULL, encoded.
+  @null <<5, 0>>
 
   @doc "An authority. To be called in `setup_all`, or in a test."
   def authority(name) do
@@ -20,6 +23,7 @@ defmodule Support.Certificates do
 
     # What OTP 25 signs here with a key of an elliptic curve is not as RFC 5758 wants it, and refused by others.
     root = :public_key.pkix_test_root_cert(to_charlist(name), digest: :sha256, key: @rsa)
+    root = %{root | cert: with_parameters(root.cert, root.key)}
     %{root: root, ca: write(folder, "ca.pem", [{:Certificate, root.cert}]), folder: folder}
   end
 
@@ -43,9 +47,31 @@ defmodule Support.Certificates do
     {type, secret} = made[:key]
 
     %{
-      certificate: write(authority.folder, file <> ".pem", [{:Certificate, made[:cert]}]),
+      certificate:
+        write(authority.folder, file <> ".pem", [
+          {:Certificate, with_parameters(made[:cert], authority.root.key)}
+        ]),
       key: write(authority.folder, file <> ".key", [{type, secret}])
     }
+  end
+
+  # RFC 3279 (2.3.1) wants the parameters of an RSA key to be NULL. OTP 29 leaves them out of the certificates that it makes for
+  # tests, which OTP itself reads and rustls refuses. They are put in, and the certificate is signed anew.
+  defp with_parameters(der, signer) do
+    {:Certificate, signed, algorithm, _} = :public_key.pkix_decode_cert(der, :plain)
+
+    case elem(signed, 7) do
+      {:SubjectPublicKeyInfo, {type, @rsa_encryption, :asn1_NOVALUE}, key} ->
+        signed = put_elem(signed, 7, {:SubjectPublicKeyInfo, {type, @rsa_encryption, @null}, key})
+
+        signature =
+          :TBSCertificate |> :public_key.pkix_encode(signed, :plain) |> :public_key.sign(:sha256, signer)
+
+        :public_key.pkix_encode(:Certificate, {:Certificate, signed, algorithm, signature}, :plain)
+
+      _ ->
+        der
+    end
   end
 
   defp names(host) do
