@@ -327,7 +327,7 @@ for kind <- Support.Target.kinds() do
       @since_26 [0x2000000, 0x400000000]
 
       defp asks_for_more?(:rust), do: false
-      defp asks_for_more?(:beam), do: Beam.release() >= 26
+      defp asks_for_more?(:beam), do: Support.Releases.own() >= 26
 
       test "check 12: a mandatory flag is missing: not_allowed", %{u: u} do
         # All that OTP 25 asks for: extended references, fun tags, new fun tags, extended pids and ports, export, bit binaries,
@@ -379,7 +379,9 @@ for kind <- Support.Target.kinds() do
       defp offered(:rust), do: RawPeer.otp25() ||| 1 <<< 37
 
       defp offered(:beam) do
-        for {release, bit} <- [{28, 37}, {29, 38}], Beam.release() >= release, reduce: RawPeer.otp25() do
+        for {release, bit} <- [{28, 37}, {29, 38}],
+            Support.Releases.own() >= release,
+            reduce: RawPeer.otp25() do
           flags -> flags ||| 1 <<< bit
         end
       end

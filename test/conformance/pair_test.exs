@@ -1,5 +1,8 @@
-# Two nodes under test, of every combination of kinds: the tests' own node only asks them.
-for kind <- Support.Target.kinds(), other <- Support.Target.kinds() do
+# Two nodes under test, of every combination of kinds: the tests' own node only asks them. `bin/test releases` adds BEAM nodes
+# of other releases of OTP (check 73).
+kinds = Support.Target.kinds() ++ Support.Releases.kinds()
+
+for kind <- kinds, other <- kinds do
   other_name = other |> Atom.to_string() |> String.capitalize()
 
   defmodule Module.concat(Support.Target.module(Conformance.PairTest, kind), "With#{other_name}") do

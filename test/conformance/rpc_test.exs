@@ -275,7 +275,7 @@ for kind <- Support.Target.kinds() do
       end
 
       # Since OTP 26 the manual's `{error, enotsup}` is this, where a node has no terminal.
-      defp of_newer_beams(:beam), do: if(Beam.release() >= 26, do: [:enotsup], else: [])
+      defp of_newer_beams(:beam), do: if(Support.Releases.own() >= 26, do: [:enotsup], else: [])
       defp of_newer_beams(:rust), do: []
 
       test "check 50: the crash report of such a process reaches U's logger", %{u: u} do
@@ -305,7 +305,7 @@ for kind <- Support.Target.kinds() do
 
         # Since OTP 26 its shell is started on the other node by OTP, which takes one for the other in what it says.
         told =
-          if Beam.release() >= 26,
+          if Support.Releases.own() >= 26,
             do: ~s(Could not load "#{u.node}" on iex),
             else: "Could not find IEx on remote node #{u.node}"
 

@@ -2,7 +2,7 @@ defmodule Support.Beam do
   @moduledoc """
   BEAM nodes: the fixture as a program of its own, and peers that a test steers from outside distribution.
   """
-  alias Support.{Net, OsProcess}
+  alias Support.{Net, OsProcess, Releases}
 
   @doc "Compiles the modules of `test/fixture` that nodes run, once, before the tests."
   def build_fixture do
@@ -21,7 +21,8 @@ defmodule Support.Beam do
   def remove_fixture, do: File.rm_rf(ebin())
 
   @doc """
-  Starts the fixture on a BEAM as a program that can be killed and frozen. Options as for `Support.Target.start/2`.
+  Starts the fixture on a BEAM as a program that can be killed and frozen. Options as for `Support.Target.start/2`, and
+  `:release`.
   """
   def start_fixture(node, opts) do
     args =
@@ -38,7 +39,11 @@ defmodule Support.Beam do
         if(opts[:hidden], do: ["-hidden"], else: []) ++
         (opts[:args] || []) ++ ["-s", "fixture", "main"]
 
-    ExUnit.Callbacks.start_supervised!({OsProcess, {"erl", args, label: "erl #{node}", env: opts[:env]}})
+    {erl, first} = Releases.erl(opts[:release])
+
+    ExUnit.Callbacks.start_supervised!(
+      {OsProcess, {erl, first ++ args, label: "erl #{node}", env: opts[:env]}}
+    )
   end
 
   # A host with a dot in it, or an address of IPv6, is a long name.

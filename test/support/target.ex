@@ -2,9 +2,10 @@ defmodule Support.Target do
   @moduledoc """
   The node under test, U: the fixture on a BEAM node or on a Rust node. The same test bodies run against both.
 
-  `TIEBEAM_TARGETS` chooses the kinds (`beam,rust` by default).
+  `TIEBEAM_TARGETS` chooses the kinds (`beam,rust` by default). A BEAM node of another release of OTP is of a kind of its own
+  (`Support.Releases`).
   """
-  alias Support.{Beam, Net, OsProcess, RustPeer}
+  alias Support.{Beam, Net, OsProcess, Releases, RustPeer}
 
   @enforce_keys [:kind, :node, :process]
   defstruct @enforce_keys
@@ -50,11 +51,12 @@ defmodule Support.Target do
   @doc "Starts U without waiting."
   def start_unready(kind, opts \\ []) do
     node = opts[:node] || Net.name(opts[:prefix] || "u")
+    opts = Keyword.put(opts, :release, Releases.of(kind))
     %__MODULE__{kind: kind, node: node, process: program(kind).start_fixture(node, opts)}
   end
 
-  defp program(:beam), do: Beam
   defp program(:rust), do: RustPeer
+  defp program(_beam), do: Beam
 
   @doc "Calls a function of the fixture, or of any module, on U."
   def on(%__MODULE__{node: node}, module \\ :fixture, function, args) do
