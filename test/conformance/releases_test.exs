@@ -8,7 +8,7 @@ if others == [],
       "Skipped: the cluster of several releases of OTP; bin/test releases makes them, and runs its tests"
     )
 
-defmodule Releases.MixedClusterTest do
+defmodule Conformance.ReleasesTest do
   use ExUnit.Case, async: true
   import Support.Eventually
   alias Support.{Joining, Mesh, Net, OsProcess, Releases, Target}
