@@ -9,9 +9,8 @@ defmodule Support.OsProcess do
 
   @shell """
   exec 3<&0
-  "$@" </dev/null 3<&- &
+  sh -c 'echo "os_pid $$"; exec "$@"' sh "$@" </dev/null 3<&- &
   child=$!
-  echo "os_pid $child"
   (cat <&3; kill -9 $child) >/dev/null 2>&1 &
   watcher=$!
   exec 3<&-
@@ -131,7 +130,7 @@ defmodule Support.OsProcess do
 
   def terminate(_reason, _s), do: :ok
 
-  # The shell's first line tells the number; all that follows is the program's own.
+  # The first line tells the number, before the program has its turn; all that follows is the program's own.
   defp read(%{os_pid: nil} = s, data) do
     case String.split(data, "\n", parts: 2) do
       ["os_pid " <> number, rest] -> %{s | os_pid: String.to_integer(number), output: rest, rest: ""}
