@@ -13,6 +13,8 @@ enum Link {
     Active,
     /// We unlinked, and wait for the acknowledgement with this id.
     Unlinking(u64),
+    /// Its connection is gone, and the process is about to hear of it.
+    Lost,
 }
 
 /// All links of one process, by the process at the other end.
@@ -26,16 +28,31 @@ pub(crate) struct Links {
 impl Links {
     /// This process links to another. True if LINK must be sent.
     pub(crate) fn link(&mut self, to: &Pid) -> bool {
-        self.links.insert(to.clone(), Link::Active) != Some(Link::Active)
+        match self.links.get(to) {
+            // A lost link ends with an exit, as if this call had come just before the loss.
+            Some(Link::Active | Link::Lost) => false,
+            Some(Link::Unlinking(_)) | None => {
+                self.links.insert(to.clone(), Link::Active);
+                true
+            }
+        }
     }
 
-    /// LINK came. Ignored if there is an entry, even an inactive one: the sender will see our UNLINK_ID.
+    /// LINK came. Ignored while we unlink: the sender will see our UNLINK_ID. Over a lost link it came by the next
+    /// connection: they are linked, and the loss is no news any more.
     pub(crate) fn linked_by(&mut self, from: Pid) {
-        self.links.entry(from).or_insert(Link::Active);
+        let link = self.links.entry(from).or_insert(Link::Active);
+        if *link == Link::Lost {
+            *link = Link::Active;
+        }
     }
 
     /// This process unlinks. The id to send in UNLINK_ID, if there was an active link.
     pub(crate) fn unlink(&mut self, to: &Pid) -> Option<u64> {
+        if self.links.get(to) == Some(&Link::Lost) {
+            // The other side has lost it too: over the next connection the signal would end a link of that one.
+            self.links.remove(to);
+        }
         let link = self
             .links
             .get_mut(to)
@@ -61,7 +78,32 @@ impl Links {
 
     /// EXIT came. True if it counts: an inactive link swallows it, and without a link it means nothing.
     pub(crate) fn exited(&mut self, from: &Pid) -> bool {
-        self.links.remove(from) == Some(Link::Active)
+        matches!(self.links.remove(from), Some(Link::Active | Link::Lost))
+    }
+
+    /// The connection to the other ends that satisfy the test is gone: returns those of active links, each of which is to
+    /// be told with [`Links::end_lost`]. Inactive ones go silently: their acknowledgement cannot come any more.
+    pub(crate) fn lose(&mut self, test: impl Fn(&Pid) -> bool) -> Vec<Pid> {
+        self.links
+            .retain(|pid, link| !matches!(link, Link::Unlinking(_)) || !test(pid));
+        let mut lost = Vec::new();
+        for (pid, link) in &mut self.links {
+            if *link == Link::Active && test(pid) {
+                *link = Link::Lost;
+                lost.push(pid.clone());
+            }
+        }
+        lost
+    }
+
+    /// The process is told of a lost link. True if that counts: it may have unlinked since, and even linked again, which
+    /// belongs to the next connection.
+    pub(crate) fn end_lost(&mut self, to: &Pid) -> bool {
+        let lost = self.links.get(to) == Some(&Link::Lost);
+        if lost {
+            self.links.remove(to);
+        }
+        lost
     }
 
     /// Removes and returns the active links whose other end satisfies the test; inactive ones go silently.
@@ -73,18 +115,13 @@ impl Links {
             .collect()
     }
 
-    /// Removes the inactive links whose other end satisfies the test.
-    pub(crate) fn forget(&mut self, test: impl Fn(&Pid) -> bool) {
-        self.links
-            .retain(|pid, link| *link == Link::Active || !test(pid));
-    }
-
     /// How many there are, active or not.
     pub(crate) fn len(&self) -> usize {
         self.links.len()
     }
 
     /// The processes at the other end of active links.
+    #[cfg(test)]
     pub(crate) fn active(&self) -> impl Iterator<Item = &Pid> {
         self.links
             .iter()
@@ -154,6 +191,47 @@ mod tests {
         links.link(&pid(1));
         links.acknowledged(&pid(1), second);
         assert_eq!(links.active().count(), 1);
+    }
+
+    /// A process linked again while the loss of the old connection was being told: its LINK went out over the next one,
+    /// and then the old loss took the new link away on this side only.
+    #[test]
+    fn what_a_process_does_with_a_lost_link_belongs_to_the_next_connection() {
+        let mut links = Links::default();
+        links.link(&pid(1));
+        assert_eq!(links.lose(|_| true), [pid(1)]);
+        assert!(
+            !links.link(&pid(1)),
+            "it is still linked, and will hear of the loss"
+        );
+        assert_eq!(links.unlink(&pid(1)), None, "there is nobody to tell");
+        assert!(!links.end_lost(&pid(1)), "who has unlinked hears nothing");
+        assert!(links.link(&pid(1)));
+        assert!(!links.end_lost(&pid(1)));
+        assert_eq!(links.active().count(), 1);
+    }
+
+    #[test]
+    fn a_link_over_the_next_connection_outlives_the_loss_of_the_last() {
+        let mut links = Links::default();
+        links.link(&pid(1));
+        links.lose(|_| true);
+        links.linked_by(pid(1));
+        assert!(!links.end_lost(&pid(1)));
+        assert_eq!(links.active().count(), 1);
+    }
+
+    #[test]
+    fn a_lost_link_ends_once() {
+        let mut links = Links::default();
+        links.link(&pid(1));
+        links.link(&pid(2));
+        links.unlink(&pid(2));
+        assert_eq!(links.lose(|_| true), [pid(1)]);
+        assert_eq!(links.lose(|_| true), []);
+        assert!(links.end_lost(&pid(1)));
+        assert!(!links.end_lost(&pid(1)));
+        assert_eq!(links.len(), 0);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(super) fn run(router: &Router, connection: &Arc<Connection>, reason: &Reason
     let noconnection = || Term::atom("noconnection");
     let mut work = VecDeque::new();
     for (entry, from) in lost.links {
-        router.linked_exit(&entry, from, noconnection(), &mut work);
+        router.lost_link(&entry, from, noconnection(), &mut work);
     }
     router.work_off(std::mem::take(&mut work));
     for (entry, reference) in lost.by_pid.into_iter().chain(lost.by_name) {
@@ -75,11 +75,8 @@ impl Lost {
         state
             .watched_by
             .retain(|_, (watcher, _)| watcher.node != *node);
-        // Inactive ones go silently: their acknowledgement cannot come any more.
-        state.links.forget(|pid| pid.node == *node);
-        let links = state.links.active().filter(|pid| pid.node == *node);
-        self.links
-            .extend(links.map(|pid| (Arc::clone(entry), pid.clone())));
+        let links = state.links.lose(|pid| pid.node == *node).into_iter();
+        self.links.extend(links.map(|pid| (Arc::clone(entry), pid)));
         for (reference, (target, on)) in &state.monitoring {
             if on == node {
                 let of_kind = match target {

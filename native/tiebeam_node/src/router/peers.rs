@@ -122,13 +122,31 @@ impl Router {
 
     /// No connection could be set up.
     pub(crate) fn connect_failed(&self, node: &Atom) {
-        let waiting = self
-            .peers
-            .remove_if(node, |_, peer| matches!(peer, Peer::Connecting(_)));
+        let waiting = self.peers.remove_if(node, |_, peer| {
+            let Peer::Connecting(backlog) = peer else {
+                return false;
+            };
+            // Under the lock of the entry: what a process does with such a link from now on belongs to the next attempt.
+            for signal in &backlog.signals {
+                if let Control::Link { from, to } = &signal.control
+                    && let Some(entry) = self.process(from)
+                {
+                    entry.state().links.lose(|pid| pid == to);
+                }
+            }
+            true
+        });
         let mut work = VecDeque::new();
         if let Some((_, Peer::Connecting(backlog))) = waiting {
             for signal in backlog.signals {
-                self.unreachable(signal.control, "noconnection", &mut work);
+                match signal.control {
+                    Control::Link { from, to } => {
+                        if let Some(entry) = self.process(&from) {
+                            self.lost_link(&entry, to, Term::atom("noconnection"), &mut work);
+                        }
+                    }
+                    control => self.unreachable(control, "noconnection", &mut work),
+                }
             }
         }
         self.work_off(work);

@@ -322,13 +322,32 @@ impl Router {
         reason: Term,
         work: &mut VecDeque<Routed>,
     ) {
-        let trap = {
-            let mut state = entry.state();
-            if !state.links.exited(&from) {
-                return;
-            }
-            state.trap_exit
-        };
+        if entry.state().links.exited(&from) {
+            self.link_broken(entry, from, reason, work);
+        }
+    }
+
+    /// The connection of a link is gone.
+    pub(super) fn lost_link(
+        &self,
+        entry: &Arc<Entry>,
+        from: Pid,
+        reason: Term,
+        work: &mut VecDeque<Routed>,
+    ) {
+        if entry.state().links.end_lost(&from) {
+            self.link_broken(entry, from, reason, work);
+        }
+    }
+
+    fn link_broken(
+        &self,
+        entry: &Arc<Entry>,
+        from: Pid,
+        reason: Term,
+        work: &mut VecDeque<Routed>,
+    ) {
+        let trap = entry.state().trap_exit;
         // Over a link even `kill` is an ordinary reason.
         if trap {
             self.put(entry, Item::Exit { from, reason }, work);
