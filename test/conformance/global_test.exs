@@ -336,6 +336,41 @@ for kind <- Support.Target.kinds() do
         for target <- [u, p, q], do: eventually(fn -> Mesh.locks(target) == [] end)
       end
 
+      test "check 60: transactions of U, P and Q exclude each other, and a node that dies inside makes room" do
+        %{u: u, p: p, q: q} = cluster()
+        all = [u, p, q]
+        tries = for _ <- 1..3, target <- all, do: Target.on(target, :global_trans, [{:any, "term"}, self()])
+
+        for _ <- tries do
+          assert_receive {:entered, pid}, 60_000
+          assert pid in tries
+          # On a Rust node a process of its own holds the lock.
+          assert [[{{:any, "term"}, owner, owners}]] = all |> Enum.map(&holders/1) |> Enum.uniq()
+
+          assert owners == [owner] and node(owner) == node(pid)
+          refute_received {:entered, _}
+          send(pid, :leave)
+          assert_receive {:left, ^pid}, 10_000
+        end
+
+        for target <- all, do: assert(Mesh.locks(target) == [])
+        dies = Target.on(u, :global_trans, [:of_u, self()])
+        assert_receive {:entered, ^dies}, 10_000
+        waits = Target.on(p, :global_trans, [:of_u, self()])
+        refute_receive {:entered, _}, 300
+        Target.kill(u)
+        assert_receive {:entered, ^waits}, 30_000
+        send(waits, :leave)
+        assert_receive {:left, ^waits}, 10_000
+        Mesh.await_joined([p, q])
+      end
+
+      # The locks on a target, without the references of its monitors.
+      defp holders(target) do
+        for {resource, requester, held} <- Mesh.locks(target),
+            do: {resource, requester, Enum.map(held, &elem(&1, 0))}
+      end
+
       defp leave(count, inside) do
         Process.sleep(5)
         :atomics.sub(inside, 1, 1)

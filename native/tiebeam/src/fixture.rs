@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use num_bigint::BigInt;
 use tiebeam_node::{
-    Args, Atom, CallError, Destination, Exception, GlobalError, Node, Pg, PgError, Pid, Process,
-    RpcError, SendError, Signal, SpawnError, SpawnOptions, Target, Term,
+    Args, Atom, CallError, Destination, Exception, GlobalError, GlobalName, Node, Pg, PgError, Pid,
+    Process, RpcError, SendError, Signal, SpawnError, SpawnOptions, Target, Term,
 };
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -63,6 +63,7 @@ pub(crate) fn host(node: &Node) -> Result<Arc<Notify>, SpawnError> {
     export(node, "global_unregister", global_unregister);
     export(node, "global_whereis", global_whereis);
     export(node, "global_names", global_names);
+    export(node, "global_trans", global_trans);
     export(node, "spawn_relay", spawn_relay);
     export(node, "keep_greater", keep_greater);
 
@@ -469,6 +470,32 @@ async fn global_names(process: Process, []: [Term; 0]) -> Outcome {
     let mut names = process.node().global().registered_names();
     names.sort_by_key(Term::to_string);
     Ok(Term::List(names))
+}
+
+/// A process that locks a resource on all nodes, sends `{entered, self()}` to the process that wants the report, and
+/// keeps the lock until it gets `leave`; then it sends `{left, self()}`.
+async fn global_trans(process: Process, [resource, report_to]: [Term; 2]) -> Outcome {
+    spawn(&process, move |mut process| async move {
+        let told = |what| Term::tuple([Term::atom(what), Term::from(process.pid())]);
+        let (entered, left) = (told("entered"), told("left"));
+        let global = process.node().global();
+        let inside = async || {
+            report(&process, &report_to, entered).await?;
+            loop {
+                match process.recv().await {
+                    Some(Signal::Message(leave)) if leave.is_atom("leave") => return Ok(()),
+                    Some(_) => {}
+                    None => return Err(Term::atom("killed")),
+                }
+            }
+        };
+        let locked = global.trans(GlobalName(resource), None, inside).await;
+        match locked {
+            Ok(Some(result)) => result?,
+            other => return Err(Term::from(format!("{other:?}"))),
+        }
+        report(&process, &report_to, left).await
+    })
 }
 
 /// A process that sends `{relayed, self(), Message}` to the process that wants the report, for every message.
