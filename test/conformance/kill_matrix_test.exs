@@ -18,10 +18,66 @@ p_joins = [
   q: [received: [:set_lock, :new_nodes, :del_lock]]
 ]
 
+defmodule Conformance.KillMatrixTest.Outcome do
+  @moduledoc """
+  What P and Q end in: `:together`, `:apart`, or connected and only one of them knows the other. P had a name that U's process wanted, too; with
+  `{outcome, :lost}` it has been lost, with `{outcome, :lost_on_q}` only Q has heard of that.
+  """
+
+  @together [p: {[:q], [:q], [:of_p, :of_q, :same]}, q: {[:p], [:p], [:of_p, :of_q, :same]}]
+  @states [
+    together: @together,
+    apart: [p: {[], [], [:of_p, :same]}, q: {[], [], [:of_q]}],
+    p_knows: [p: @together[:p], q: {[:p], [], [:of_q]}],
+    q_knows: [p: {[:q], [], [:of_p, :same]}, q: @together[:q]]
+  ]
+  @owners [of_p: :p, of_q: :q, same: :p]
+
+  # It is a fifth of a second from the greetings to the first lock.
+  @greetings [:init_connect, :init_connect_ack]
+  # Said when all is decided.
+  @last_words [:in_sync, :new_nodes, :del_lock]
+
+  @doc "What a cluster of BEAMs was seen to end in, and one more: README.md tells of `:q_knows`."
+  def known(:u_joins, :smaller, word) when word in @greetings, do: [:together]
+  def known(:u_joins, :smaller, word) when word in @last_words, do: [{:together, :lost}]
+  def known(:u_joins, :smaller, _), do: [:together, {:together, :lost}]
+  # P's process is on the smaller node, and stays.
+  def known(:u_joins, :greater, _), do: [:together]
+  def known(:p_joins, _, word) when word in @greetings, do: [:apart]
+
+  # One of the two may know the other before U could tell the other of it. OTP's protocol has no word that mends it.
+  def known(:p_joins, :greater, word) when word in @last_words, do: [:together, :p_knows, :q_knows]
+  def known(:p_joins, :greater, _), do: [:apart | known(:p_joins, :greater, :del_lock)]
+
+  def known(:p_joins, :smaller, word) when word in @last_words,
+    do: [{:together, :lost}, {:p_knows, :lost}, {:q_knows, :lost}, {:q_knows, :lost_on_q}]
+
+  def known(:p_joins, :smaller, _), do: [:apart, {:apart, :lost} | known(:p_joins, :smaller, :del_lock)]
+
+  @doc "The name of an outcome of `Support.Aftermath.settled/5`; itself where it has none."
+  def name(outcome) do
+    names = for {who, _} <- @states, name <- [who, {who, :lost}, {who, :lost_on_q}], do: name
+    Enum.find(names, outcome, &(state(&1) == outcome))
+  end
+
+  defp state({who, :lost}), do: for({role, seen} <- state(who), do: {role, lose(seen)})
+  defp state({who, :lost_on_q}), do: Keyword.update!(state(who), :q, &lose/1)
+
+  defp state(who) do
+    for {role, {nodes, known, names}} <- @states[who] do
+      {role, %{nodes: nodes, known: known, names: for(name <- names, do: {name, @owners[name]}), locks: []}}
+    end
+  end
+
+  defp lose(seen), do: %{seen | names: Keyword.delete(seen.names, :same)}
+end
+
 for {who, moments} <- [u_joins: u_joins, p_joins: p_joins], {order, prefix} <- [smaller: "a", greater: "z"] do
   defmodule Module.concat(Conformance.KillMatrixTest, Macro.camelize("#{who}_#{order}")) do
     use ExUnit.Case, async: true
     import Support.Eventually
+    alias Conformance.KillMatrixTest.Outcome
     alias Support.{Aftermath, Beam, Net, OsProcess, PhaseKiller, Target}
 
     @who who
@@ -29,8 +85,6 @@ for {who, moments} <- [u_joins: u_joins, p_joins: p_joins], {order, prefix} <- [
     @prefix prefix
     @moments for {at, ways} <- moments, {way, words} <- ways, word <- words, do: {at, way, word}
     @names [:of_p, :of_q, :of_u, :same]
-    # Said when all is decided.
-    @last_words [:in_sync, :new_nodes, :del_lock]
 
     setup context do
       Support.FailureLog.enter(context.module, context.test)
@@ -55,55 +109,9 @@ for {who, moments} <- [u_joins: u_joins, p_joins: p_joins], {order, prefix} <- [
 
     defp judge(kind, {at, way, word} = moment, {outcome, registers?}) do
       told = "U is a #{kind} node, killed when #{at} has #{way} #{word}: #{inspect(outcome, pretty: true)}"
-      Aftermath.count({@who, @order, moment}, kind, name_of(outcome))
-      assert Enum.any?(states(@who, @order, word), &(state(&1) == outcome)), told
+      Aftermath.count({@who, @order, moment}, kind, Outcome.name(outcome))
+      assert Outcome.name(outcome) in Outcome.known(@who, @order, word), told
       assert registers?, "some lock cannot be had; #{told}"
-    end
-
-    # What the cluster may end in: who knows whom of P and Q, and whether P still has the name that U's process wanted, too.
-    # It is a fifth of a second from the greetings to the first lock.
-    defp states(:u_joins, :smaller, word) when word in [:init_connect, :init_connect_ack], do: [:together]
-    defp states(:u_joins, :smaller, word) when word in @last_words, do: [{:together, :lost}]
-    defp states(:u_joins, :smaller, _), do: [:together, {:together, :lost}]
-    # P's process is on the smaller node, and stays.
-    defp states(:u_joins, :greater, _), do: [:together]
-    defp states(:p_joins, _, word) when word in [:init_connect, :init_connect_ack], do: [:apart]
-
-    # One of the two may know the other before U could tell the other of it. OTP's protocol has no word that mends it.
-    defp states(:p_joins, :greater, _), do: [:apart, :p_knows, :q_knows, :together]
-
-    defp states(:p_joins, :smaller, _) do
-      [
-        :apart,
-        {:apart, :lost},
-        {:p_knows, :lost},
-        {:q_knows, :lost},
-        {:q_knows, :lost_on_q},
-        {:together, :lost}
-      ]
-    end
-
-    defp state({who, :lost}), do: for({role, seen} <- state(who), do: {role, lose(seen)})
-    defp state({who, :lost_on_q}), do: Keyword.update!(state(who), :q, &lose/1)
-
-    defp state(:together),
-      do: [p: seen([:q], [:q], [:of_p, :of_q, :same]), q: seen([:p], [:p], [:of_p, :of_q, :same])]
-
-    defp state(:apart), do: [p: seen([], [], [:of_p, :same]), q: seen([], [], [:of_q])]
-    defp state(:p_knows), do: [p: seen([:q], [:q], [:of_p, :of_q, :same]), q: seen([:p], [], [:of_q])]
-    defp state(:q_knows), do: [p: seen([:q], [], [:of_p, :same]), q: seen([:p], [:p], [:of_p, :of_q, :same])]
-
-    defp seen(nodes, known, names) do
-      owners = [of_p: :p, of_q: :q, same: :p]
-      %{nodes: nodes, known: known, names: for(name <- names, do: {name, owners[name]}), locks: []}
-    end
-
-    defp lose(seen), do: %{seen | names: Keyword.delete(seen.names, :same)}
-
-    defp name_of(outcome) do
-      whole = [:together, :apart, :p_knows, :q_knows]
-      lost = for who <- whole, what <- [:lost, :lost_on_q], do: {who, what}
-      Enum.find(whole ++ lost, outcome, &(state(&1) == outcome))
     end
 
     defp round(u, [p: p, q: q] = survivors, {at, way, word}) do

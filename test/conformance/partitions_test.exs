@@ -44,14 +44,14 @@ for {group, things} <- things do
     end
 
     for {thing, told} <- things do
-      @thing thing
+      @tag thing: thing
       @tag timeout: 60_000 + Aftermath.rounds() * 60_000
-      test "check 64: #{told |> String.replace("_", " ")}" do
+      test "check 64: #{told |> String.replace("_", " ")}", %{thing: thing} do
         for _ <- 1..Aftermath.rounds() do
           # A test starts its own programs; what befalls them does so side by side.
-          clusters = for kind <- Aftermath.kinds(), do: {kind, start(kind, @thing)}
-          tasks = for {kind, c} <- clusters, do: Task.async(fn -> {kind, aftermath(c, @thing)} end)
-          for {kind, ended} <- Task.await_many(tasks, 100_000), do: judge(kind, @thing, ended)
+          clusters = for kind <- Aftermath.kinds(), do: {kind, start(kind, thing)}
+          tasks = for {kind, c} <- clusters, do: Task.async(fn -> {kind, aftermath(c, thing)} end)
+          for {kind, ended} <- Task.await_many(tasks, 100_000), do: judge(kind, thing, ended)
           for {_, c} <- clusters, role <- @roles, OsProcess.alive?(c[role].process), do: Target.kill(c[role])
         end
       end
