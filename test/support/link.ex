@@ -36,7 +36,6 @@ defmodule Support.Link do
       with {:ok, dialled} <- :gen_tcp.accept(listener) do
         :ok = :gen_tcp.controlling_process(dialled, owner)
         send(owner, {:dialled, dialled})
-        receive do: (:never -> :ok)
       end
     end)
 
