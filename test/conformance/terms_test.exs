@@ -146,6 +146,16 @@ for kind <- Support.Target.kinds() do
       end
     end
 
+    if Support.Releases.own() >= 29 do
+      # `#m:pair{a = 7, b = [7]}`, which Elixir cannot write.
+      test "check 19: a native record", %{u: u} do
+        fields = <<119, 1, "a", 119, 1, "b", 97, 7, 107, 0, 1, 7>>
+        record = :erlang.binary_to_term(<<131, 67, 2::32, 0, 119, 1, "m", 119, 4, "pair", fields::binary>>)
+        assert_same(echo(u, record), record)
+        assert GenServer.call({:echo, u.node}, [record, {record}]) === [record, {record}]
+      end
+    end
+
     test "check 19: all of them in one message, and as a call", %{u: u} do
       zoo = zoo()
       assert_same(echo(u, zoo), zoo)

@@ -1,5 +1,6 @@
 //! Frames under random messages, cuts and interleavings: what one side writes, the other side reads.
 
+mod releases;
 mod signals;
 
 use std::collections::VecDeque;

@@ -1,5 +1,6 @@
 //! Broken bytes on a connection: the decoder says so or waits for more, and never does anything else.
 
+mod releases;
 mod signals;
 
 use proptest::prelude::*;

@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the vectors")]
 
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use flate2::write::ZlibEncoder;
@@ -12,11 +12,14 @@ use tiebeam_wire::decode::{decode, decode_with};
 use tiebeam_wire::encode::encode;
 use tiebeam_wire::{DecodeErrorKind, Decoder, Limits, Term};
 
+mod releases;
+
 /// The terms that OTP wrote, as seeds.
 fn seeds() -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/terms");
-    let mut seeds: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
+    let files = |(_, folder): (String, PathBuf)| std::fs::read_dir(folder.join("terms")).unwrap();
+    let mut seeds: Vec<_> = releases::folders()
+        .into_iter()
+        .flat_map(files)
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|ext| ext == "etf"))
         .map(|path| {

@@ -12,8 +12,12 @@ use tiebeam_wire::flags::Flags;
 use tiebeam_wire::frame::{Encoded, Frame, FrameDecoder, FrameEncoder, FrameError};
 use tiebeam_wire::{Atom, Pid, Reference, Term, decode};
 
+use crate::releases;
+
 /// What a real node sent on one connection.
 pub(crate) struct Session {
+    /// The release of the node.
+    pub(crate) release: String,
     pub(crate) name: String,
     pub(crate) flags: Flags,
     pub(crate) bytes: Vec<u8>,
@@ -30,15 +34,22 @@ pub(crate) struct Message {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The sessions of `vectors/control`.
+/// The sessions of `vectors/control`, and of the same folder of each other release.
+pub(crate) fn golden() -> Vec<Session> {
+    let mut sessions: Vec<Session> = Vec::new();
+    for (release, folder) in releases::folders() {
+        read_sessions(&release, &folder.join("control"), &mut sessions);
+    }
+    assert!(!sessions.is_empty());
+    sessions
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "tests bring their own files and settings"
 )]
-pub(crate) fn golden() -> Vec<Session> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/control");
+fn read_sessions(release: &str, folder: &Path, sessions: &mut Vec<Session>) {
     let manifest = std::fs::read_to_string(folder.join("manifest.txt")).unwrap();
-    let mut sessions: Vec<Session> = Vec::new();
     let mut frames: Vec<std::ops::Range<usize>> = Vec::new();
     for line in manifest.lines().filter(|line| !line.starts_with('#')) {
         let columns: Vec<&str> = line.split('\t').collect();
@@ -54,6 +65,7 @@ pub(crate) fn golden() -> Vec<Session> {
                     at += 4 + length as usize;
                 }
                 sessions.push(Session {
+                    release: release.to_owned(),
                     name: name.to_owned(),
                     flags: Flags::from_bits(bits),
                     bytes,
@@ -86,16 +98,10 @@ pub(crate) fn golden() -> Vec<Session> {
             _ => panic!("a line of the manifest: {line}"),
         }
     }
-    assert!(!sessions.is_empty());
-    sessions
 }
 
 fn term(hex: &str) -> Term {
-    let bytes: Vec<u8> = hex
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect();
+    let bytes = releases::bytes_of_hex(hex);
     let bytes = if bytes[1] == 80 {
         let mut plain = vec![131];
         flate2::read::ZlibDecoder::new(&bytes[6..])
