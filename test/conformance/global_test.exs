@@ -281,6 +281,33 @@ for kind <- Support.Target.kinds() do
         assert Mesh.call(u, {:sync, [p.node]}) == :ok
       end
 
+      if @kind == :rust do
+        # As a hello that is left of an earlier connection does. Two BEAM nodes cancel each other's sessions for ever then.
+        test "check 57: U and P agree in the end when a hello out of turn has put them out of step" do
+          [p] = start_beams(["p"])
+          u = Target.start(@kind)
+          assert :net_adm.ping(u.node) == :pong
+          locker = eventually(fn -> locker(u) end)
+          assert Mesh.dial(u, p)
+
+          for tag <- 1..3 do
+            hello = {:init_connect, {8, tag}, u.node, {:locker, :no_longer_a_pid, %{}, locker}}
+            GenServer.cast({:global_name_server, p.node}, hello)
+          end
+
+          Mesh.await_joined([u, p])
+        end
+
+        # The tests' own node keeps the hello that it got from U, and does not answer it.
+        defp locker(u) do
+          {:dictionary, kept} = :global_name_server |> Process.whereis() |> Process.info(:dictionary)
+
+          with {_, {_version, {:locker, _, _, locker}, _tag}} <-
+                 List.keyfind(kept, {:pre_connect, u.node}, 0),
+               do: locker
+        end
+      end
+
       test "check 74: three nodes of this kind, and a BEAM" do
         kinds = for prefix <- ["a", "k", "z"], do: Target.start(@kind, prefix: prefix)
         for target <- kinds, do: {:yes, _} = Target.on(target, :global_register, [target.node])

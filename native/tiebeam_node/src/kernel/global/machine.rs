@@ -208,6 +208,8 @@ pub(crate) struct Machine {
     pub(super) sessions: BTreeMap<Atom, Session>,
     /// Hellos that came before there was a session.
     pub(super) early: BTreeMap<Atom, Hello>,
+    /// Sessions to begin anew, and when.
+    pub(super) restarts: BTreeMap<Atom, Instant>,
     /// Nodes that were thrown out and whose connection is still there.
     pub(super) removing: BTreeSet<Atom>,
     /// Nodes to be told that they are in sync once they are connected.
@@ -238,6 +240,7 @@ impl Machine {
             connected: BTreeSet::new(),
             sessions: BTreeMap::new(),
             early: BTreeMap::new(),
+            restarts: BTreeMap::new(),
             removing: BTreeSet::new(),
             dialling: BTreeMap::new(),
             reports: Reports::default(),
@@ -258,6 +261,7 @@ impl Machine {
         self.now = self.now.max(now);
         self.take(event);
         self.run_dials();
+        self.run_restarts();
         self.run_rejoin();
         self.run_registrar();
         self.run_locker();
@@ -272,7 +276,9 @@ impl Machine {
             self.rejoin.deadline(),
         ];
         let dials = self.dialling.values().filter_map(|dial| dial.again);
-        deadlines.into_iter().flatten().chain(dials).min()
+        let restarts = self.restarts.values().copied();
+        let deadlines = deadlines.into_iter().flatten();
+        deadlines.chain(dials).chain(restarts).min()
     }
 
     /// Changes of this node's own that wait for their turn.

@@ -12,7 +12,12 @@
 //! ```
 //!
 //! A message that carries a tag counts only in the session of that tag: what is left of an earlier one is ignored.
+//!
+//! When the two do not agree on which session this is, each says so and begins again; OTP does it at once. Two that do so
+//! at once can miss each other for ever, as what each sends is about a session that the other has just left, so this side
+//! is silent for a moment first: what is under way arrives, and the next hello meets a peer that waits for it.
 
+use tiebeam_core::Duration;
 use tiebeam_wire::{Atom, Pid, Term};
 use tracing::{debug, error, warn};
 
@@ -26,6 +31,10 @@ use super::names::{Conflict, Verdict};
 /// Nodes of one cluster. Each is connected with all others: OTP's own mesh is at its end at a few hundred. A node beyond
 /// it is not dialled, and never known.
 const NODES_MAX: usize = 4096;
+
+/// How long this side is silent before it begins a session anew: longer than what is under way needs, and shorter than
+/// lockers wait anyway.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// An `init_connect`.
 #[derive(Clone, Debug)]
@@ -66,6 +75,7 @@ pub(super) struct Session {
 impl Machine {
     /// Greets a node that is connected. Source: `global:handle_nodeup/2`.
     pub(super) fn start_session(&mut self, node: &Atom) {
+        self.restarts.remove(node);
         if self.known.contains_key(node) || self.sessions.contains_key(node) {
             return;
         }
@@ -97,7 +107,7 @@ impl Machine {
     pub(super) fn hello(&mut self, hello: Hello) {
         let node = hello.node.clone();
         let Some(session) = self.sessions.get_mut(&node) else {
-            // Their hello came before our own nodeup. Strangers are not remembered.
+            // Their hello came before our own nodeup, or while we are silent. Strangers are not remembered.
             if self.connected.contains(&node) {
                 self.early.insert(node, hello);
             }
@@ -134,8 +144,22 @@ impl Machine {
             return self.act(Action::Disconnect { node: node.clone() });
         }
         self.send_cancel(node, hello.tag.clone());
+        self.restart_session(node);
+    }
+
+    /// Begins a session anew, after a moment of silence.
+    fn restart_session(&mut self, node: &Atom) {
         self.end_session(node);
-        self.start_session(node);
+        let at = self.now + self.random.jitter(RESTART_PAUSE);
+        self.restarts.insert(node.clone(), at);
+    }
+
+    pub(super) fn run_restarts(&mut self) {
+        let due = self.restarts.iter().filter(|(_, at)| **at <= self.now);
+        let due: Vec<Atom> = due.map(|(node, _)| node.clone()).collect();
+        for node in due {
+            self.start_session(&node);
+        }
     }
 
     /// Their `init_connect_ack`: what they take for the tags of the two of us.
@@ -145,22 +169,21 @@ impl Machine {
             Term::from(session.my_tag) == *my_tag
                 && session.his.as_ref().is_some_and(|his| his.tag == his_tag)
         });
-        if agreed {
+        // While we are silent it is about the session that we have left.
+        if agreed || self.restarts.contains_key(node) {
             return;
         }
         let ours = session.is_some();
         self.send_cancel(node, his_tag);
         if ours {
-            self.end_session(node);
-            self.start_session(node);
+            self.restart_session(node);
         }
     }
 
     /// Their `cancel_connect`.
     pub(super) fn cancelled(&mut self, node: &Atom, my_tag: &Term) {
         if self.session(node, my_tag).is_some() {
-            self.end_session(node);
-            self.start_session(node);
+            self.restart_session(node);
         }
     }
 
@@ -175,6 +198,7 @@ impl Machine {
     /// Drops a session and tells the locker. Source: `global:cancel_locker/3`.
     pub(super) fn end_session(&mut self, node: &Atom) -> Option<Session> {
         self.early.remove(node);
+        self.restarts.remove(node);
         let session = self.sessions.remove(node)?;
         self.locker.letter(Letter::Cancel {
             node: node.clone(),
