@@ -334,7 +334,7 @@ for kind <- Support.Target.kinds() do
         # new floats, UTF-8 atoms, maps, big creations, the handshake of OTP 23.
         of_25 = [0x4, 0x10, 0x80, 0x100, 0x200, 0x400, 0x800, 0x10000, 0x20000, 0x40000, 0x1000000]
 
-        for flag <- if(asks_for_more?(@kind), do: of_25 ++ @since_26, else: of_25) do
+        for flag <- if(asks_for_more?(u.kind), do: of_25 ++ @since_26, else: of_25) do
           digest = 0x4000000
           flags = RawPeer.pass_through() &&& bnot(digest ||| flag)
           socket = RawPeer.open(u.node)
@@ -350,14 +350,14 @@ for kind <- Support.Target.kinds() do
         digest = 0x4000000
 
         # It stands for those of OTP 25.
-        if asks_for_more?(@kind) do
+        if asks_for_more?(u.kind) do
           socket = RawPeer.open(u.node)
           assert {:ok, "not_allowed"} = RawPeer.introduce(socket, Net.name("raw"), digest)
           RawPeer.close(socket)
         end
 
         socket = RawPeer.open(u.node)
-        flags = if asks_for_more?(@kind), do: Enum.reduce(@since_26, digest, &bor/2), else: digest
+        flags = if asks_for_more?(u.kind), do: Enum.reduce(@since_26, digest, &bor/2), else: digest
         assert {:ok, "ok"} = RawPeer.introduce(socket, Net.name("raw"), flags)
         assert {:ok, %{flags: flags}} = RawPeer.challenge(socket)
         assert (flags &&& 0x4000000) != 0
@@ -371,7 +371,7 @@ for kind <- Support.Target.kinds() do
         RawPeer.close(socket)
         # All that OTP 26 asks for.
         assert (flags &&& 0x403070F94) == 0x403070F94
-        assert (flags &&& bnot(offered(@kind))) == 0
+        assert (flags &&& bnot(offered(u.kind))) == 0
         assert (flags &&& RawPeer.published()) == RawPeer.published()
       end
 
@@ -432,7 +432,7 @@ for kind <- Support.Target.kinds() do
             RawPeer.round_trip(raw)
 
           {:ok, "not_allowed"} ->
-            assert @kind == :rust
+            assert u.kind == :rust
         end
 
         RawPeer.close(socket)

@@ -18,7 +18,7 @@ for kind <- Support.Target.kinds() do
 
       test "check 1: a hidden U is registered as hidden" do
         u = Target.start(@kind, hidden: true)
-        assert Net.epmd_lookup(u.node).type == type_of_hidden(@kind)
+        assert Net.epmd_lookup(u.node).type == type_of_hidden(u.kind)
         assert :net_adm.ping(u.node) == :pong
         assert u.node in Node.list(:hidden)
         refute u.node in Node.list()

@@ -132,7 +132,7 @@ for kind <- Support.Target.kinds() do
         assert info[:nodedown_reason] == :connection_closed
         assert_received {:DOWN, ^ref, :process, ^echo, reason}
         # A BEAM first ends its processes; a process of a Rust node may end with the connection.
-        assert reason in reasons(@kind)
+        assert reason in reasons(u.kind)
         assert {0, _} = OsProcess.await_exit(u.process)
         assert Net.epmd_lookup(node) == :unknown
       end
