@@ -8,6 +8,7 @@ use crate::event::CallId;
 use crate::identity::NodeName;
 use crate::membership::{MAX_PEERS, Member};
 use crate::message::DecodeError;
+use crate::time::Duration;
 
 /// What must be done. Carried out by the driver, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,34 @@ pub enum Action {
         to: NodeName,
         /// Arrive there as [`Event::Received`](crate::Event::Received).
         bytes: Vec<u8>,
+    },
+    /// Ask the kernel of a node whether it lives, over the connection that is there: OTP's `net_adm` sends
+    /// `{'$gen_call', From, {is_auth, node()}}` to the name `net_kernel`. Never dials and never blocks; any reply becomes
+    /// [`Event::Observed`](crate::Event::Observed), and how long to wait for it is the core's affair.
+    Observe {
+        /// A node that does not run Tiebeam.
+        node: NodeName,
+        /// Comes back in the event.
+        probe: u64,
+    },
+    /// Read how much was received over the connection of a node: [`Event::Sampled`](crate::Event::Sampled), at once.
+    Sample {
+        /// The node at the other end.
+        node: NodeName,
+    },
+    /// Close the connection to a node that is dead but still connected (OTP: `erlang:disconnect_node/1`), so that links,
+    /// monitors and `global` hear of it.
+    Evict {
+        /// The node.
+        node: NodeName,
+    },
+    /// Make a node that does not run Tiebeam close its connection to a dead one, without waiting for it: OTP's
+    /// `erpc:cast(At, erlang, disconnect_node, [Node])`, over the connection that is there.
+    EvictAt {
+        /// Where to call.
+        at: NodeName,
+        /// The dead node.
+        node: NodeName,
     },
     /// The answer to [`Event::Asked`](crate::Event::Asked).
     Answer {
@@ -35,6 +64,36 @@ pub enum Action {
 pub enum Answer {
     /// This node has left.
     Left,
+    /// It is done, or on its way to all members.
+    Done,
+    /// Too many bytes: nothing was changed or sent.
+    TooLong {
+        /// How many there are.
+        bytes: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// So many broadcasts are under way that this one would push out another: nothing was sent. Try again in a second.
+    Busy {
+        /// How many may be under way.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Left => f.write_str("this node has left the cluster"),
+            Self::Done => f.write_str("done"),
+            Self::TooLong { bytes, limit } => {
+                write!(f, "{bytes} bytes are too many, the limit is {limit}")
+            }
+            Self::Busy { limit } => write!(
+                f,
+                "{limit} broadcasts are under way, which is the limit; try again in a second"
+            ),
+        }
+    }
 }
 
 /// What changed, never how.
@@ -46,8 +105,46 @@ pub enum Notice {
     Down(Member),
     /// A member, or this node itself, said that it leaves.
     Left(Member),
-    /// A member that is alive has a new incarnation.
+    /// A member that is alive has a new incarnation, and nothing else is new.
     Refreshed(Member),
+    /// A member does not answer, and is declared dead unless something is heard of it in time (SWIM, section 4.2).
+    Suspect(Member),
+    /// A suspect is alive after all.
+    Recovered(Member),
+    /// A member that is alive has new metadata.
+    Updated(Member),
+    /// A member that is dead for the others, or was suspected for the whole time, stays connected and listed as a
+    /// suspect: this node's evidence does not suffice to evict it. Its connection decides (OTP's net ticks).
+    Contested {
+        /// The member.
+        member: Member,
+        /// What speaks against the verdict.
+        reason: Contest,
+    },
+    /// This node itself stood still: its timers came late by so much. Verdicts were put off.
+    Stalled {
+        /// How late.
+        late: Duration,
+    },
+    /// This node's health changed; see [`Health::multiplier`](crate::Health::multiplier).
+    Health {
+        /// The new multiplier.
+        multiplier: u32,
+    },
+    /// Two running nodes have one name. The one that is known is kept for as long as it answers.
+    Conflict {
+        /// The member that is kept.
+        kept: Member,
+        /// The creation of the other.
+        refused: u32,
+    },
+    /// A member told all others something.
+    Broadcast {
+        /// Who.
+        from: NodeName,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// A member that was dead or had left is no longer in the view.
     Forgotten(Member),
     /// A node is in another cluster: neither side takes the other for a member. Told once per connection.
@@ -64,6 +161,33 @@ pub enum Notice {
         /// What was wrong.
         why: Why,
     },
+}
+
+/// Why a member that seems dead is not evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contest {
+    /// Eviction is switched off; see [`Config::evict`](crate::Config::evict).
+    Off,
+    /// This node sees no majority of the members that were last here together: it may be the one that is cut off.
+    Minority,
+    /// Its connection carried something since the suspicion began.
+    Heard,
+    /// This node's own health is bad, or it stood still lately.
+    Unhealthy,
+    /// A member that runs no Tiebeam is not connected to this node, so it could not be told.
+    Unreachable,
+}
+
+impl fmt::Display for Contest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "eviction is switched off",
+            Self::Minority => "this node sees no majority of the members",
+            Self::Heard => "its connection carried something since the suspicion began",
+            Self::Unhealthy => "this node is slow itself",
+            Self::Unreachable => "not all members can be told",
+        })
+    }
 }
 
 /// Why bytes had no effect.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::action::{Action, Answer, Notice, Why};
 use crate::config::{Config, ConfigError};
 use crate::event::{Command, Event};
-use crate::membership::{Member, Membership};
+use crate::membership::{Health, Member, Membership, Metrics};
 use crate::message;
 use crate::time::Instant;
 
@@ -136,6 +136,16 @@ impl<'a> View<'a> {
     /// This node.
     pub fn me(&self) -> &'a Member {
         self.membership.me()
+    }
+
+    /// How this node itself keeps up.
+    pub fn health(&self) -> Health {
+        self.membership.health()
+    }
+
+    /// What the membership did since it started.
+    pub fn metrics(&self) -> Metrics {
+        self.membership.metrics()
     }
 
     /// All members in the order of their names, this node included.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::identity::NodeName;
-use crate::membership::Kind;
+use crate::membership::{Kind, MAX_METADATA_BYTES};
 use crate::time::Duration;
 
 /// The most seeds in [`Config::join`]. A handful finds the rest; each is dialled for as long as it is away.
@@ -13,6 +13,9 @@ pub const MAX_SEEDS: usize = 64;
 
 /// The most bytes in [`Config::cluster`]: it travels in every hello.
 pub const MAX_CLUSTER_BYTES: usize = 255;
+
+/// The greatest count in [`Timing`]: a greater one would be a slip of the pen, and multiplies messages.
+pub const MAX_COUNT: u32 = 64;
 
 /// What a [`Cluster`](crate::Cluster) is made from.
 #[derive(Debug, Clone)]
@@ -34,34 +37,103 @@ pub struct Config {
     pub join: Vec<NodeName>,
     /// The seed of this member's chance (jitter, choice of partners). Should differ between nodes.
     pub seed: u64,
+    /// What this node tells about itself: at most [`MAX_METADATA_BYTES`] bytes.
+    pub metadata: Vec<u8>,
+    /// Close the connections of dead members, by the rules of [`Contest`](crate::Contest), instead of waiting for OTP's
+    /// net ticks.
+    pub evict: bool,
     /// How often things happen.
     pub timing: Timing,
 }
 
-/// How often things happen.
-#[derive(Debug, Clone)]
+/// How often things happen, and how sure a verdict is. Start from a profile; members should agree on it.
+///
+/// The names are those of the SWIM and Lifeguard papers and of HashiCorp's memberlist.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
+    /// The protocol period: each member probes one other per period (SWIM, section 3.1).
+    pub probe_interval: Duration,
+    /// How long a probe waits for its answer before others are asked to probe as well. Shorter than the period.
+    pub probe_timeout: Duration,
+    /// How many others are asked (SWIM: k).
+    pub indirect_probes: u32,
+    /// A suspicion lasts at least so many periods, times the logarithm of the number of members.
+    pub suspicion_multiplier: u32,
+    /// It lasts at most so many times longer, while nobody else confirms it (Lifeguard, section 3.2).
+    pub suspicion_max_multiplier: u32,
+    /// A word about a member is passed on so many times the logarithm of the number of members; twice as often while
+    /// messages are being lost.
+    pub retransmit_multiplier: u32,
+    /// The pause between two rounds of gossip beside the probes, while there is something to tell.
+    pub gossip_interval: Duration,
+    /// To how many members each round of gossip goes.
+    pub gossip_fanout: u32,
+    /// The pause between two exchanges of the whole table with a member in turn, longer in clusters above 32 members.
+    /// What gossip missed is mended by then. Equal tables cost one small message.
+    pub sync_interval: Duration,
     /// The first pause before a node that did not answer is greeted again; it doubles up to `greet_max`, and each pause
     /// is shortened by a random part of up to a half. Shorter finds a late starter sooner, longer costs fewer dials.
     pub greet_first: Duration,
-    /// The longest pause between two greetings: the time in which a healed network is noticed.
+    /// The longest pause between two greetings, of seeds and of the dead: the time in which a healed network is noticed.
     pub greet_max: Duration,
-    /// The pause between two exchanges of member lists, each with the next member in turn. A node that one member knows
-    /// is known to all within members × pauses, usually after a few.
-    pub sync_every: Duration,
     /// How long a member that is dead or has left stays in the view, and a dead one is dialled. Long enough to outlast a
     /// repair, so that a partition heals by itself.
     pub forget_after: Duration,
 }
 
-impl Default for Timing {
-    fn default() -> Self {
+impl Timing {
+    /// One network, at most a few milliseconds wide: a hung node is known in about nine seconds, and nobody is ever
+    /// declared dead for lost messages.
+    pub const fn lan() -> Self {
         Self {
+            probe_interval: Duration::from_secs(1),
+            probe_timeout: Duration::from_millis(500),
+            indirect_probes: 3,
+            suspicion_multiplier: 4,
+            suspicion_max_multiplier: 6,
+            retransmit_multiplier: 4,
+            gossip_interval: Duration::from_millis(200),
+            gossip_fanout: 3,
+            sync_interval: Duration::from_secs(30),
             greet_first: Duration::from_secs(1),
             greet_max: Duration::from_secs(30),
-            sync_every: Duration::from_secs(10),
             forget_after: Duration::from_secs(24 * 60 * 60),
         }
+    }
+
+    /// One network whose nodes do not pause for a second: a hung node is known in one to three seconds.
+    pub const fn fast() -> Self {
+        Self {
+            probe_interval: Duration::from_millis(250),
+            probe_timeout: Duration::from_millis(100),
+            suspicion_multiplier: 3,
+            gossip_interval: Duration::from_millis(50),
+            sync_interval: Duration::from_secs(15),
+            greet_first: Duration::from_millis(250),
+            greet_max: Duration::from_secs(10),
+            ..Self::lan()
+        }
+    }
+
+    /// Several networks, hundreds of milliseconds apart.
+    pub const fn wan() -> Self {
+        Self {
+            probe_interval: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(3),
+            suspicion_multiplier: 6,
+            gossip_interval: Duration::from_millis(500),
+            gossip_fanout: 4,
+            sync_interval: Duration::from_secs(60),
+            greet_first: Duration::from_secs(3),
+            greet_max: Duration::from_secs(60),
+            ..Self::lan()
+        }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self::lan()
     }
 }
 
@@ -76,17 +148,14 @@ impl Config {
             cluster: String::from("default"),
             join: Vec::new(),
             seed: 0,
+            metadata: Vec::new(),
+            evict: false,
             timing: Timing::default(),
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        let Timing {
-            greet_first,
-            greet_max,
-            sync_every,
-            forget_after,
-        } = self.timing;
+        let timing = &self.timing;
         if self.cluster.is_empty() || self.cluster.len() > MAX_CLUSTER_BYTES {
             return Err(ConfigError::Cluster {
                 bytes: self.cluster.len(),
@@ -97,14 +166,43 @@ impl Config {
                 seeds: self.join.len(),
             });
         }
+        if self.metadata.len() > MAX_METADATA_BYTES {
+            return Err(ConfigError::Metadata {
+                bytes: self.metadata.len(),
+            });
+        }
         for (setting, value) in [
-            ("greet_first", greet_first),
-            ("greet_max", greet_max),
-            ("sync_every", sync_every),
-            ("forget_after", forget_after),
+            ("probe_interval", timing.probe_interval),
+            ("probe_timeout", timing.probe_timeout),
+            ("gossip_interval", timing.gossip_interval),
+            ("sync_interval", timing.sync_interval),
+            ("greet_first", timing.greet_first),
+            ("greet_max", timing.greet_max),
+            ("forget_after", timing.forget_after),
         ] {
             if value == Duration::ZERO {
                 return Err(ConfigError::Zero { setting });
+            }
+        }
+        if timing.probe_timeout >= timing.probe_interval {
+            return Err(ConfigError::ProbeTimeout {
+                timeout: timing.probe_timeout,
+                interval: timing.probe_interval,
+            });
+        }
+        for (setting, value, least) in [
+            ("indirect_probes", timing.indirect_probes, 0),
+            ("suspicion_multiplier", timing.suspicion_multiplier, 1),
+            ("suspicion_max_multiplier", timing.suspicion_max_multiplier, 1),
+            ("retransmit_multiplier", timing.retransmit_multiplier, 1),
+            ("gossip_fanout", timing.gossip_fanout, 1),
+        ] {
+            if !(least..=MAX_COUNT).contains(&value) {
+                return Err(ConfigError::Count {
+                    setting,
+                    value,
+                    least,
+                });
             }
         }
         Ok(())
@@ -123,6 +221,27 @@ pub enum ConfigError {
     Join {
         /// How many.
         seeds: usize,
+    },
+    /// More metadata than [`MAX_METADATA_BYTES`].
+    Metadata {
+        /// Its length.
+        bytes: usize,
+    },
+    /// `probe_timeout` leaves no time for the others that are asked.
+    ProbeTimeout {
+        /// The timeout.
+        timeout: Duration,
+        /// The period.
+        interval: Duration,
+    },
+    /// A count out of its range.
+    Count {
+        /// The field of [`Timing`].
+        setting: &'static str,
+        /// Its value.
+        value: u32,
+        /// The least allowed; the greatest is [`MAX_COUNT`].
+        least: u32,
     },
     /// A duration of zero, which would never let the driver sleep.
     Zero {
@@ -146,6 +265,19 @@ impl fmt::Display for ConfigError {
                     "join must name at most {MAX_SEEDS} nodes, it names {seeds}; a few find the rest"
                 )
             }
+            Self::Metadata { bytes } => write!(
+                f,
+                "metadata must have at most {MAX_METADATA_BYTES} bytes, it has {bytes}"
+            ),
+            Self::ProbeTimeout { timeout, interval } => write!(
+                f,
+                "probe_timeout must be shorter than probe_interval ({interval}), it is {timeout}"
+            ),
+            Self::Count {
+                setting,
+                value,
+                least,
+            } => write!(f, "{setting} must be from {least} to {MAX_COUNT}, it is {value}"),
             Self::Zero { setting } => write!(f, "{setting} must be longer than zero"),
         }
     }

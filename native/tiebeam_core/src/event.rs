@@ -18,11 +18,29 @@ pub enum Event {
     Connected {
         /// The node at the other end.
         to: NodeName,
+        /// It is part of the mesh (OTP: a visible node). A hidden one is a member only if it runs Tiebeam: tools and C
+        /// nodes are never observed.
+        visible: bool,
     },
     /// The connection to a node is gone.
     Disconnected {
         /// The node that was at the other end.
         from: NodeName,
+    },
+    /// The answer to [`Action::Observe`](crate::Action::Observe) came: the node's kernel is alive. No answer is no event.
+    Observed {
+        /// The node that answered.
+        node: NodeName,
+        /// The number of the observation.
+        probe: u64,
+    },
+    /// The answer to [`Action::Sample`](crate::Action::Sample), always one, in the same turn of the driver.
+    Sampled {
+        /// The node at the other end of the connection.
+        node: NodeName,
+        /// What was received over the connection so far, in any unit that grows with every packet; `None` when there is
+        /// no connection, or its count cannot be read.
+        received: Option<u64>,
     },
     /// A local caller asks for something.
     Asked {
@@ -40,8 +58,14 @@ pub enum Event {
 pub struct CallId(pub u64);
 
 /// What a local caller can ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
+    /// Replaces this node's metadata, at most [`MAX_METADATA_BYTES`](crate::MAX_METADATA_BYTES) bytes. Members see it in
+    /// about a second, without any `Down` or `Up`.
+    SetMetadata(Vec<u8>),
+    /// Tells all members something once, at most [`MAX_BROADCAST_BYTES`](crate::MAX_BROADCAST_BYTES) bytes: it becomes a
+    /// [`Notice::Broadcast`](crate::Notice::Broadcast) on each, this node excepted. Best effort, in no order.
+    Broadcast(Vec<u8>),
     /// Tell all members that this node leaves, then take no further part but to tell it to who missed it. Asking again
     /// answers the same.
     Leave,

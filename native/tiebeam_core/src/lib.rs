@@ -25,8 +25,8 @@
 //!
 //! // A connection comes up: each side hears of it, and what one sends the other receives.
 //! let (now, mut from_a, mut from_b) = (Instant::from_millis(5), Vec::new(), Vec::new());
-//! a.step(now, Event::Connected { to: name("b@host") }, &mut from_a);
-//! b.step(now, Event::Connected { to: name("a@host") }, &mut from_b);
+//! a.step(now, Event::Connected { to: name("b@host"), visible: true }, &mut from_a);
+//! b.step(now, Event::Connected { to: name("a@host"), visible: true }, &mut from_b);
 //! while !(from_a.is_empty() && from_b.is_empty()) {
 //!     for action in std::mem::take(&mut from_a) {
 //!         if let Action::Send { bytes, .. } = action {
@@ -65,12 +65,15 @@ mod random;
 mod time;
 mod timers;
 
-pub use action::{Action, Answer, Notice, Why};
+pub use action::{Action, Answer, Contest, Notice, Why};
 pub use cluster::{Cluster, View};
-pub use config::{Config, ConfigError, MAX_CLUSTER_BYTES, MAX_SEEDS, Timing};
+pub use config::{Config, ConfigError, MAX_CLUSTER_BYTES, MAX_COUNT, MAX_SEEDS, Timing};
 pub use event::{CallId, Command, Event};
 pub use identity::{Identity, MAX_NODE_NAME_BYTES, MAX_NODE_NAME_CHARS, NodeName, NodeNameError};
-pub use membership::{Kind, MAX_PEERS, Member, Status};
+pub use membership::{
+    Health, Kind, MAX_BROADCAST_BYTES, MAX_HEALTH_MULTIPLIER, MAX_METADATA_BYTES, MAX_PEERS, Member,
+    Metrics, Status,
+};
 pub use message::{DecodeError, MAX_MESSAGE_BYTES};
 pub use random::Random;
 pub use time::{Duration, Instant};

@@ -13,6 +13,7 @@
 //!                                                          dead    left ───────────┘
 //! ```
 
+mod health;
 mod member;
 
 use alloc::collections::BTreeMap;
@@ -28,7 +29,8 @@ use crate::random::Random;
 use crate::time::{Duration, Instant};
 use crate::timers::Timers;
 
-pub use member::{Kind, Member, Status};
+pub use health::{Health, MAX_HEALTH_MULTIPLIER, Metrics};
+pub use member::{Kind, MAX_BROADCAST_BYTES, MAX_METADATA_BYTES, Member, Status};
 
 /// The most nodes that are known at a time, members or not. Far above what one full mesh of connections carries; it
 /// bounds what strangers' lists can make this node remember.

@@ -33,8 +33,8 @@ impl Random {
 
     /// A span between half of `span` and `span`, so that nodes that start together do not stay in step.
     pub fn jitter(&mut self, span: Duration) -> Duration {
-        let half = span.as_millis() / 2;
-        Duration::from_millis(span.as_millis() - self.below(half + 1))
+        let half = span.as_micros() / 2;
+        Duration::from_micros(span.as_micros() - self.below(half + 1))
     }
 }
 
@@ -65,9 +65,9 @@ mod tests {
     #[test]
     fn jitter_is_between_half_and_whole() {
         let mut random = Random::from_seed(7);
-        let span = Duration::from_millis(101);
+        let span = Duration::from_micros(101);
         for _ in 0..1000 {
-            let jittered = random.jitter(span).as_millis();
+            let jittered = random.jitter(span).as_micros();
             assert!((51..=101).contains(&jittered), "{jittered}");
         }
         assert_eq!(random.jitter(Duration::ZERO), Duration::ZERO);

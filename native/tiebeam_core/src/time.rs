@@ -1,15 +1,15 @@
-//! Time as the driver tells it: whole milliseconds, as values.
+//! Time as the driver tells it: whole microseconds, as values.
 
 use core::fmt;
 use core::ops::Add;
 
-/// A point in time: milliseconds since an origin that the driver chose, usually its own start.
+/// A point in time: microseconds since an origin that the driver chose, usually its own start.
 ///
 /// Two instants are comparable only when the same driver made them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(u64);
 
-/// A span of time in milliseconds.
+/// A span of time in microseconds: round trips on one machine take tens of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Duration(u64);
 
@@ -19,11 +19,16 @@ impl Instant {
 
     /// The instant `millis` milliseconds after the origin.
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis)
+        Self(millis.saturating_mul(1000))
     }
 
-    /// Milliseconds since the origin.
-    pub const fn as_millis(self) -> u64 {
+    /// The instant `micros` microseconds after the origin.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the origin.
+    pub const fn as_micros(self) -> u64 {
         self.0
     }
 
@@ -46,19 +51,29 @@ impl Duration {
     /// No time at all.
     pub const ZERO: Self = Self(0);
 
+    /// A span of `micros` microseconds.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
     /// A span of `millis` milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis)
+        Self(millis.saturating_mul(1000))
     }
 
     /// A span of `secs` seconds.
     pub const fn from_secs(secs: u64) -> Self {
-        Self(secs.saturating_mul(1000))
+        Self(secs.saturating_mul(1_000_000))
     }
 
-    /// The span in milliseconds.
-    pub const fn as_millis(self) -> u64 {
+    /// The span in microseconds.
+    pub const fn as_micros(self) -> u64 {
         self.0
+    }
+
+    /// `self`, `factor` times; the longest representable span when that is longer.
+    pub const fn times(self, factor: u64) -> Self {
+        Self(self.0.saturating_mul(factor))
     }
 
     /// `self` doubled `times` times, at most `max`.
@@ -70,13 +85,13 @@ impl Duration {
 
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:03} s", self.0 / 1000, self.0 % 1000)
+        write!(f, "{}.{:06} s", self.0 / 1_000_000, self.0 % 1_000_000)
     }
 }
 
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ms", self.0)
+        write!(f, "{}.{:03} ms", self.0 / 1000, self.0 % 1000)
     }
 }
 
@@ -87,9 +102,10 @@ mod tests {
     #[test]
     fn arithmetic_stops_at_the_ends() {
         assert_eq!(
-            Instant::from_millis(u64::MAX) + Duration::from_secs(1),
-            Instant::from_millis(u64::MAX)
+            Instant::from_micros(u64::MAX) + Duration::from_secs(1),
+            Instant::from_micros(u64::MAX)
         );
+        assert_eq!(Duration::from_millis(u64::MAX), Duration::from_micros(u64::MAX));
         assert_eq!(Instant::ZERO.since(Instant::from_millis(5)), Duration::ZERO);
     }
 

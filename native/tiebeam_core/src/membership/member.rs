@@ -1,6 +1,15 @@
 //! A member as everybody sees it.
 
+use alloc::sync::Arc;
+
 use crate::identity::{Identity, NodeName};
+use crate::time::Duration;
+
+/// The most bytes of metadata. It travels with every word about its member, and one such word has to fit a small packet.
+pub const MAX_METADATA_BYTES: usize = 512;
+
+/// The most bytes in one broadcast: it has to fit a small packet beside the words about members.
+pub const MAX_BROADCAST_BYTES: usize = 512;
 
 /// What a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,6 +18,8 @@ pub enum Kind {
     Beam,
     /// A Rust node.
     Rust,
+    /// A BEAM node without the package: observed by up to three members, its guardians, that ask its kernel.
+    Plain,
 }
 
 /// What this node believes of a member.
@@ -37,6 +48,10 @@ pub struct Member {
     pub kind: Kind,
     /// What this node believes of it.
     pub status: Status,
+    /// What it tells about itself: at most [`MAX_METADATA_BYTES`] bytes, empty by default.
+    pub metadata: Arc<[u8]>,
+    /// The round trip to it, smoothed (RFC 6298, section 2); `None` before the first answer, and for this node itself.
+    pub round_trip: Option<Duration>,
 }
 
 impl Member {
