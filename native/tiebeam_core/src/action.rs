@@ -176,6 +176,8 @@ pub enum Contest {
     Unhealthy,
     /// A member that runs no Tiebeam is not connected to this node, so it could not be told.
     Unreachable,
+    /// It runs no Tiebeam, and fewer than two members found that it does not answer.
+    Alone,
 }
 
 impl fmt::Display for Contest {
@@ -186,6 +188,7 @@ impl fmt::Display for Contest {
             Self::Heard => "its connection carried something since the suspicion began",
             Self::Unhealthy => "this node is slow itself",
             Self::Unreachable => "not all members can be told",
+            Self::Alone => "fewer than two members found that it does not answer",
         })
     }
 }

@@ -44,6 +44,10 @@ pub struct Config {
     pub evict: bool,
     /// How often things happen.
     pub timing: Timing,
+    /// The rule that a test has switched off.
+    #[cfg(feature = "mutants")]
+    #[doc(hidden)]
+    pub mutation: Option<crate::Mutation>,
 }
 
 /// How often things happen, and how sure a verdict is. Start from a profile; members should agree on it.
@@ -151,6 +155,8 @@ impl Config {
             metadata: Vec::new(),
             evict: false,
             timing: Timing::default(),
+            #[cfg(feature = "mutants")]
+            mutation: None,
         }
     }
 

@@ -61,6 +61,7 @@ mod event;
 mod identity;
 mod membership;
 mod message;
+mod mutation;
 mod random;
 mod time;
 mod timers;
@@ -75,5 +76,8 @@ pub use membership::{
     Metrics, Status,
 };
 pub use message::{DecodeError, MAX_MESSAGE_BYTES};
+#[cfg(feature = "mutants")]
+#[doc(hidden)]
+pub use mutation::Mutation;
 pub use random::Random;
 pub use time::{Duration, Instant};
