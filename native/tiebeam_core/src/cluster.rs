@@ -2,9 +2,10 @@
 
 use alloc::vec::Vec;
 
-use crate::action::{Action, Answer, Notice, Why};
+use crate::action::{Action, Answer, Why};
 use crate::config::{Config, ConfigError};
 use crate::event::{Command, Event};
+use crate::identity::NodeName;
 use crate::membership::{Health, Member, Membership, Metrics};
 use crate::message;
 use crate::time::Instant;
@@ -53,49 +54,29 @@ impl Cluster {
             self.phase = Phase::Running;
             self.membership.start(now, actions);
         }
+        self.membership.guard(now, actions);
         match (self.phase, event) {
+            (_, Event::Asked { call, command }) => {
+                let answer = self.asked(now, command, actions);
+                actions.push(Action::Answer { call, answer });
+            }
+            (_, Event::Received { from, bytes }) => self.received(now, from, &bytes, actions),
             (
                 Phase::Left,
-                Event::Asked {
-                    call,
-                    command: Command::Leave,
-                },
-            ) => {
-                actions.push(Action::Answer {
-                    call,
-                    answer: Answer::Left,
-                });
+                Event::Connected { .. }
+                | Event::Disconnected { .. }
+                | Event::Observed { .. }
+                | Event::Sampled { .. },
+            ) => {}
+            (_, Event::Connected { to, visible }) => {
+                self.membership.connected(now, to, visible, actions);
             }
-            (Phase::Left, Event::Received { from, bytes }) => {
-                if let Ok(message) = message::decode(&bytes) {
-                    self.membership.received_late(&from, &message, actions);
-                }
-            }
-            (Phase::Left, Event::Connected { .. } | Event::Disconnected { .. } | Event::Woke) => {}
-            (_, Event::Received { from, bytes }) => match message::decode(&bytes) {
-                Ok(message) => self.membership.received(now, from, message, actions),
-                Err(error) => {
-                    actions.push(Action::Notify(Notice::Ignored {
-                        from,
-                        why: Why::Malformed(error),
-                    }));
-                }
-            },
-            (_, Event::Connected { to }) => self.membership.connected(now, to, actions),
             (_, Event::Disconnected { from }) => self.membership.disconnected(now, from, actions),
-            (
-                _,
-                Event::Asked {
-                    call,
-                    command: Command::Leave,
-                },
-            ) => {
-                self.phase = Phase::Left;
-                self.membership.leave(actions);
-                actions.push(Action::Answer {
-                    call,
-                    answer: Answer::Left,
-                });
+            (_, Event::Observed { node, probe }) => {
+                self.membership.observed(now, &node, probe, actions);
+            }
+            (_, Event::Sampled { node, received }) => {
+                self.membership.sampled(now, &node, received, actions);
             }
             (_, Event::Woke) => {}
         }
@@ -103,6 +84,29 @@ impl Cluster {
         self.membership.wake(now, actions);
         #[cfg(debug_assertions)]
         self.membership.check();
+    }
+
+    fn received(&mut self, now: Instant, from: NodeName, bytes: &[u8], actions: &mut Vec<Action>) {
+        self.membership.metered(bytes.len());
+        match (message::decode(bytes), self.phase) {
+            (Ok(message), Phase::Left) => self.membership.received_late(&from, &message, actions),
+            (Ok(message), _) => self.membership.received(now, from, message, actions),
+            (Err(_), Phase::Left) => {}
+            (Err(error), _) => self.membership.ignore(from, Why::Malformed(error), actions),
+        }
+    }
+
+    fn asked(&mut self, now: Instant, command: Command, actions: &mut Vec<Action>) -> Answer {
+        match command {
+            _ if self.phase == Phase::Left => Answer::Left,
+            Command::SetMetadata(metadata) => self.membership.set_metadata(now, metadata, actions),
+            Command::Broadcast(bytes) => self.membership.broadcast(now, bytes),
+            Command::Leave => {
+                self.phase = Phase::Left;
+                self.membership.leave(actions);
+                Answer::Left
+            }
+        }
     }
 
     /// When to step with [`Event::Woke`] if nothing happens before; `None` once this node has left.

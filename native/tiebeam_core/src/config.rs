@@ -199,7 +199,11 @@ impl Config {
         for (setting, value, least) in [
             ("indirect_probes", timing.indirect_probes, 0),
             ("suspicion_multiplier", timing.suspicion_multiplier, 1),
-            ("suspicion_max_multiplier", timing.suspicion_max_multiplier, 1),
+            (
+                "suspicion_max_multiplier",
+                timing.suspicion_max_multiplier,
+                1,
+            ),
             ("retransmit_multiplier", timing.retransmit_multiplier, 1),
             ("gossip_fanout", timing.gossip_fanout, 1),
         ] {
@@ -283,7 +287,10 @@ impl fmt::Display for ConfigError {
                 setting,
                 value,
                 least,
-            } => write!(f, "{setting} must be from {least} to {MAX_COUNT}, it is {value}"),
+            } => write!(
+                f,
+                "{setting} must be from {least} to {MAX_COUNT}, it is {value}"
+            ),
             Self::Zero { setting } => write!(f, "{setting} must be longer than zero"),
         }
     }

@@ -72,10 +72,10 @@ pub use config::{Config, ConfigError, MAX_CLUSTER_BYTES, MAX_COUNT, MAX_SEEDS, T
 pub use event::{CallId, Command, Event};
 pub use identity::{Identity, MAX_NODE_NAME_BYTES, MAX_NODE_NAME_CHARS, NodeName, NodeNameError};
 pub use membership::{
-    Health, Kind, MAX_BROADCAST_BYTES, MAX_HEALTH_MULTIPLIER, MAX_METADATA_BYTES, MAX_PEERS, Member,
-    Metrics, Status,
+    Health, Kind, MAX_BROADCAST_BYTES, MAX_HEALTH_MULTIPLIER, MAX_METADATA_BYTES, MAX_PEERS,
+    Member, Metrics, Status,
 };
-pub use message::{DecodeError, MAX_MESSAGE_BYTES};
+pub use message::{DecodeError, MAX_DATAGRAM_BYTES, MAX_MESSAGE_BYTES};
 #[cfg(feature = "mutants")]
 #[doc(hidden)]
 pub use mutation::Mutation;

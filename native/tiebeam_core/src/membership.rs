@@ -1,44 +1,65 @@
-//! Membership: who is here.
+//! Membership: who is here (SWIM with the extensions of Lifeguard).
 //!
-//! Every fact about a node is first-hand: it comes from that node, over its own connection. A hello makes a member
-//! alive, the loss of the connection makes it dead, a leave makes it left. What other nodes list only teaches names, and
-//! a name is greeted until it answers for itself.
+//! Each member probes one other per period, directly, then through others (`probe`). Who answers nobody is suspected,
+//! and declared dead when nothing is heard of it in time (`suspicion`, `verdict`). Words about members ride along on all
+//! small messages (`gossip`), and tables are exchanged now and then for what gossip missed (`sync`). Which of two words
+//! wins is decided in `merge`; what follows from a word in `word`. Nodes that run no Tiebeam are asked by their guardians
+//! (`observe`).
 //!
 //! ```text
-//!              Connected                     hello or welcome
-//!   (unknown) ──────────► greeted, repeatedly ──────────────► alive ◄──────────────┐
-//!                              ▲                              │    │               │ hello: the same creation,
-//!   seeds, listed names ───────┘                 Disconnected │    │ leave         │ or another one after a
-//!                                                             ▼    ▼               │ restart
-//!                                                          dead    left ───────────┘
+//!                 hello, welcome, word                  no answer: probe           not refuted in time
+//!   (unknown) ─────────────────────────► alive ◄─────────────────────────► suspect ───────────────────► dead
+//!        │                                │ ▲     a higher incarnation        │ ▲                          │
+//!        │ Connected, seeds, words:       │ │                                 └─┘ contested: its           │
+//!        └ greeted until it answers       │ └──────────────── connection decides                           │
+//!                                         │ leave       a higher incarnation                               │
+//!                                         └──────► left ◄─────────────────────────► (alive) ◄──────────────┘
 //! ```
 
+mod broadcast;
+mod gossip;
+mod greeting;
 mod health;
 mod member;
+mod merge;
+mod observe;
+mod peer;
+mod probe;
+mod scale;
+mod stall;
+mod suspicion;
+mod sync;
+mod verdict;
+mod word;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use crate::action::{Action, Notice, Why};
+use crate::action::{Action, Answer, Notice};
 use crate::config::{Config, Timing};
 use crate::identity::NodeName;
-use crate::message::{Held, Hello, MAX_LISTED, Message, encode};
+use crate::message::{Word, cluster_digest};
+use crate::mutation::Mutation;
 use crate::random::Random;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::timers::Timers;
+
+use broadcast::Broadcasts;
+use gossip::Queue;
+use health::LocalHealth;
+use peer::Peer;
+use probe::Probes;
+use sync::Tables;
 
 pub use health::{Health, MAX_HEALTH_MULTIPLIER, Metrics};
 pub use member::{Kind, MAX_BROADCAST_BYTES, MAX_METADATA_BYTES, Member, Status};
 
 /// The most nodes that are known at a time, members or not. Far above what one full mesh of connections carries; it
-/// bounds what strangers' lists can make this node remember.
+/// bounds what strangers' words can make this node remember.
 pub const MAX_PEERS: usize = 4096;
-
-/// How often a name that others listed is greeted before it is dropped. Who lists it knows it alive, so it answers
-/// soon, or it is out of reach from here and will be listed again.
-const LISTED_GREETINGS: u32 = 5;
 
 /// The most deadlines handled in one step; the others are due at once in the next. Keeps a step short when thousands of
 /// connections end together.
@@ -48,86 +69,119 @@ const MAX_DUE_PER_STEP: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Membership {
     cluster: String,
+    cluster_digest: u32,
     timing: Timing,
+    evict: bool,
+    mutation: Option<Mutation>,
     random: Random,
     me: Member,
+    /// The incarnation in which this node told its metadata.
+    told: u64,
+    /// Somebody else has spoken of this creation of this node.
+    acknowledged: bool,
+    /// The creation of another running node of this node's name.
+    rival: Option<u32>,
     peers: BTreeMap<NodeName, Peer>,
     timers: Timers<Timer>,
-    /// With whom lists were exchanged last.
-    partner: Option<NodeName>,
+    probes: Probes,
+    gossip: Queue<NodeName, Word>,
+    broadcasts: Broadcasts,
+    /// Whose turn it is in a packet: the words' or the broadcasts'.
+    turn: bool,
+    tables: Tables,
+    health: LocalHealth,
+    stalls: stall::Stalls,
+    /// How many others are alive, and how many suspect.
+    alive: u32,
+    suspect: u32,
+    /// How many members the last stable view had, this node included.
+    stable: u32,
+    metrics: Metrics,
 }
 
-/// What is known of another node.
-#[derive(Debug, Default)]
-struct Peer {
-    /// Named in `join`: never dropped, dialled whenever it is away.
-    seed: bool,
-    connected: bool,
-    /// It was told off for its cluster's identity on this connection.
-    refused: bool,
-    /// Greetings sent since the connection last changed.
-    greetings: u32,
-    /// Present from its first hello on.
-    member: Option<Member>,
-}
-
-impl Peer {
-    fn alive(&self) -> Option<&Member> {
-        self.member
-            .as_ref()
-            .filter(|member| matches!(member.status, Status::Alive | Status::Suspect))
-    }
-}
-
+/// What is due. Of equal deadlines, the first here comes first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
+    /// The period of a probe is over.
+    ProbeEnd(u64),
+    /// Begin the next period.
+    Probe,
+    /// Ask others to probe as well.
+    Indirect(u64),
+    /// Say that a node did not answer yet, to who asked for it.
+    Nack(u64),
+    /// Observe a node that runs no Tiebeam.
+    Observe(NodeName),
+    /// Ping a suspect for the last time.
+    LastCall(NodeName),
+    /// A suspicion is over.
+    Verdict(NodeName),
+    /// The known node of a contested name did not answer.
+    Challenge(NodeName),
+    /// A round of gossip.
+    Gossip,
+    /// Exchange tables with the next member.
+    Sync,
+    /// Send the next parts of tables.
+    Tables,
     /// Say hello to a node that has not answered.
     Greet(NodeName),
     /// Drop a member that is dead or has left.
     Forget(NodeName),
-    /// Exchange lists with the next member.
-    Sync,
 }
 
 impl Membership {
     pub(crate) fn new(config: Config) -> Self {
-        let Config {
-            node,
-            creation,
-            incarnation,
-            kind,
-            cluster,
-            join,
-            seed,
-            timing,
-        } = config;
-        let peers = join
+        #[cfg(feature = "mutants")]
+        let mutation = config.mutation;
+        #[cfg(not(feature = "mutants"))]
+        let mutation = None;
+        let peers = config
+            .join
             .into_iter()
-            .filter(|name| *name != node)
+            .filter(|name| *name != config.node)
             .map(|name| {
-                (
-                    name,
-                    Peer {
-                        seed: true,
-                        ..Peer::default()
-                    },
-                )
+                let peer = Peer {
+                    seed: true,
+                    ..Peer::default()
+                };
+                (name, peer)
             })
             .collect();
+        let mut random = Random::from_seed(config.seed);
+        let first = random.bits() >> 16;
         Self {
-            cluster,
-            timing,
-            random: Random::from_seed(seed),
+            cluster_digest: cluster_digest(&config.cluster),
+            cluster: config.cluster,
+            timing: config.timing,
+            evict: config.evict,
+            mutation,
+            random,
             me: Member {
-                node,
-                creation,
-                incarnation,
-                kind,
+                node: config.node,
+                creation: config.creation,
+                incarnation: config.incarnation,
+                kind: config.kind,
                 status: Status::Alive,
+                metadata: Arc::from(config.metadata),
+                round_trip: None,
             },
+            told: config.incarnation,
+            acknowledged: false,
+            rival: None,
             peers,
             timers: Timers::new(),
-            partner: None,
+            probes: Probes::new(first),
+            gossip: Queue::new(),
+            broadcasts: Broadcasts::new(first),
+            turn: false,
+            tables: Tables::new(),
+            health: LocalHealth::new(),
+            stalls: stall::Stalls::default(),
+            alive: 0,
+            suspect: 0,
+            stable: 1,
+            metrics: Metrics::default(),
         }
     }
 
@@ -137,141 +191,11 @@ impl Membership {
         for name in self.peers.keys() {
             self.timers.set(Timer::Greet(name.clone()), now);
         }
+        // At random, so that nodes that start together do not stay in step.
+        let stagger = self.random.below(self.timing.probe_interval.as_micros());
+        let at = now + crate::time::Duration::from_micros(stagger);
+        self.timers.set(Timer::Probe, at);
         self.schedule_sync(now);
-    }
-
-    pub(crate) fn connected(&mut self, now: Instant, to: NodeName, actions: &mut Vec<Action>) {
-        if to == self.me.node || self.peers.get(&to).is_some_and(|peer| peer.connected) {
-            return;
-        }
-        if !self.peers.contains_key(&to) && !self.make_room(actions) {
-            tracing::warn!(node = %to, limit = MAX_PEERS, "not watched: too many nodes are connected");
-            return;
-        }
-        let peer = self.peers.entry(to.clone()).or_default();
-        peer.connected = true;
-        peer.greetings = 0;
-        self.greet(now, to, actions);
-    }
-
-    pub(crate) fn disconnected(&mut self, now: Instant, from: NodeName, actions: &mut Vec<Action>) {
-        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.connected) else {
-            return;
-        };
-        peer.connected = false;
-        peer.refused = false;
-        peer.greetings = 0;
-        self.timers.cancel(&Timer::Greet(from.clone()));
-        self.mark_dead(now, &from, actions);
-
-        let Some(peer) = self.peers.get(&from) else {
-            return;
-        };
-        match &peer.member {
-            None if !peer.seed => drop(self.peers.remove(&from)),
-            Some(member) if !peer.seed && member.status == Status::Left => {}
-            Some(_) | None => self.schedule_greeting(now, from),
-        }
-    }
-
-    /// A message arrived over the connection of `from`.
-    pub(crate) fn received(
-        &mut self,
-        now: Instant,
-        from: NodeName,
-        message: Message,
-        actions: &mut Vec<Action>,
-    ) {
-        if !self.peers.get(&from).is_some_and(|peer| peer.connected) {
-            return ignore(from, Why::NotConnected, actions);
-        }
-        match message {
-            Message::Hello(hello) | Message::Welcome(hello) if hello.sender.node != from => {
-                ignore(
-                    from,
-                    Why::NotTheSender {
-                        claimed: hello.sender.node,
-                    },
-                    actions,
-                );
-            }
-            Message::Leave(identity) if identity.node != from => {
-                ignore(
-                    from,
-                    Why::NotTheSender {
-                        claimed: identity.node,
-                    },
-                    actions,
-                );
-            }
-            Message::Hello(hello) | Message::Welcome(hello) if hello.cluster != self.cluster => {
-                let reply = Message::Refused {
-                    cluster: self.cluster.clone(),
-                };
-                send(&from, &reply, actions);
-                self.refused(now, from, hello.cluster, actions);
-            }
-            Message::Hello(hello) => {
-                let to = from.clone();
-                self.heard(now, from, hello, actions);
-                // Also to a stale hello: the welcome tells its sender what to outdo.
-                self.send_hello(Message::Welcome, &to, actions);
-            }
-            Message::Welcome(hello) => self.heard(now, from, hello, actions),
-            Message::Refused { cluster } if cluster == self.cluster => {
-                ignore(from, Why::Stale, actions)
-            }
-            Message::Refused { cluster } => self.refused(now, from, cluster, actions),
-            Message::Leave(identity) => match self
-                .peers
-                .get_mut(&from)
-                .and_then(|peer| peer.member.as_mut())
-            {
-                // It leaves before it was ever heard of.
-                None => self.timers.cancel(&Timer::Greet(from)),
-                Some(member)
-                    if member.creation != identity.creation
-                        || member.incarnation > identity.incarnation =>
-                {
-                    ignore(from, Why::Stale, actions);
-                }
-                Some(member) if member.status == Status::Left => {}
-                Some(member) => {
-                    member.status = Status::Left;
-                    member.incarnation = identity.incarnation;
-                    actions.push(Action::Notify(Notice::Left(member.clone())));
-                    self.timers.cancel(&Timer::Greet(from.clone()));
-                    self.timers
-                        .set(Timer::Forget(from), now + self.timing.forget_after);
-                }
-            },
-        }
-    }
-
-    /// A message arrived although this node has left: its sender missed the farewell.
-    pub(crate) fn received_late(
-        &self,
-        from: &NodeName,
-        message: &Message,
-        actions: &mut Vec<Action>,
-    ) {
-        if let Message::Hello(hello) = message
-            && hello.cluster == self.cluster
-        {
-            send(from, &Message::Leave(self.me.identity()), actions);
-        }
-    }
-
-    /// Tells every member that this node leaves. Nothing is due afterwards.
-    pub(crate) fn leave(&mut self, actions: &mut Vec<Action>) {
-        let message = Message::Leave(self.me.identity());
-        for name in self.alive() {
-            send(name, &message, actions);
-        }
-        self.me.status = Status::Left;
-        self.peers.clear();
-        self.timers.clear();
-        actions.push(Action::Notify(Notice::Left(self.me.clone())));
     }
 
     /// Does what is due at `now`.
@@ -279,32 +203,48 @@ impl Membership {
         for _ in 0..MAX_DUE_PER_STEP {
             match self.timers.take_due(now) {
                 None => break,
+                Some(Timer::ProbeEnd(number)) => self.probe_ended(now, number, actions),
+                Some(Timer::Probe) => self.probe_next(now, actions),
+                Some(Timer::Indirect(number)) => self.probe_indirectly(now, number, actions),
+                Some(Timer::Nack(number)) => self.nack(now, number, actions),
+                Some(Timer::Observe(name)) => self.observe(now, name, actions),
+                Some(Timer::LastCall(name)) => self.last_call(now, name, actions),
+                Some(Timer::Verdict(name)) => self.verdict(now, name, actions),
+                Some(Timer::Challenge(name)) => self.unanswered(now, &name, actions),
+                Some(Timer::Gossip) => self.gossip(now, actions),
+                Some(Timer::Sync) => self.sync(now, actions),
+                Some(Timer::Tables) => self.send_tables(now, actions),
                 Some(Timer::Greet(name)) => self.greet(now, name, actions),
                 Some(Timer::Forget(name)) => self.forget(&name, actions),
-                Some(Timer::Sync) => {
-                    if let Some(partner) = self.next_partner() {
-                        self.send_hello(Message::Hello, &partner, actions);
-                        self.partner = Some(partner);
-                    }
-                    self.schedule_sync(now);
-                }
             }
         }
     }
 
-    /// Members in turn, so that each is heard from within a bounded time (as SWIM probes them, section 4.3); the first
-    /// at random, so that nodes that start together do not all ask the same one.
-    fn next_partner(&mut self) -> Option<NodeName> {
-        let alive: Vec<NodeName> = self.alive().cloned().collect();
-        let next = match &self.partner {
-            Some(last) => alive.partition_point(|name| name <= last),
-            None => self.random.below(alive.len() as u64) as usize,
-        };
-        alive.get(next).or(alive.first()).cloned()
-    }
-
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.timers.next()
+    }
+
+    /// This node's metadata are new.
+    pub(crate) fn set_metadata(
+        &mut self,
+        now: Instant,
+        metadata: Vec<u8>,
+        actions: &mut Vec<Action>,
+    ) -> Answer {
+        if metadata.len() > MAX_METADATA_BYTES {
+            return Answer::TooLong {
+                bytes: metadata.len(),
+                limit: MAX_METADATA_BYTES,
+            };
+        }
+        if *self.me.metadata != *metadata {
+            self.me.metadata = Arc::from(metadata);
+            self.me.incarnation = self.me.incarnation.saturating_add(1);
+            self.told = self.me.incarnation;
+            self.spread(now, self.word_of_me());
+            actions.push(Action::Notify(Notice::Updated(self.me.clone())));
+        }
+        Answer::Done
     }
 
     pub(crate) fn cluster(&self) -> &str {
@@ -313,6 +253,27 @@ impl Membership {
 
     pub(crate) fn me(&self) -> &Member {
         &self.me
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        Health {
+            multiplier: self.health.multiplier(),
+            stalls: self.stalls.count(),
+            minority: self.minority(),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        Metrics {
+            queued: self.gossip.len() as u64,
+            ..self.metrics
+        }
+    }
+
+    /// A message of so many bytes arrived, whatever it says.
+    pub(crate) fn metered(&mut self, bytes: usize) {
+        self.metrics.received += 1;
+        self.metrics.received_bytes += bytes as u64;
     }
 
     /// All members in the order of their names, this node included.
@@ -330,6 +291,96 @@ impl Membership {
             .chain(after.filter_map(|(_, peer)| peer.member.as_ref()))
     }
 
+    /// The rule is switched off.
+    fn is(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// How many members are here, this node included.
+    fn count(&self) -> u32 {
+        1 + self.alive + self.suspect
+    }
+
+    /// This node sees no majority of the last stable view.
+    fn minority(&self) -> bool {
+        (1 + self.alive) * 2 <= self.stable
+    }
+
+    /// A member's status changed: keeps the counts and the stable view.
+    ///
+    /// The stable view is the last one without a suspect that had a majority of the one before. So who is cut off keeps
+    /// the measure of what it lost, whatever it makes of the others.
+    fn recount(&mut self, before: Option<Status>, after: Option<Status>) {
+        match before {
+            Some(Status::Alive) => self.alive -= 1,
+            Some(Status::Suspect) => self.suspect -= 1,
+            Some(Status::Dead | Status::Left) | None => {}
+        }
+        match after {
+            Some(Status::Alive) => self.alive += 1,
+            Some(Status::Suspect) => self.suspect += 1,
+            Some(Status::Left) | None => self.stable -= 1,
+            Some(Status::Dead) => {}
+        }
+        if self.suspect == 0 && !self.minority() {
+            self.stable = self.count();
+        }
+        self.stable = self.stable.max(self.count());
+    }
+
+    /// The health changed by `by`.
+    fn feel(&mut self, by: i32, actions: &mut Vec<Action>) {
+        if !self.is(Mutation::NoLocalHealth) && self.health.change(by) {
+            actions.push(Action::Notify(Notice::Health {
+                multiplier: self.health.multiplier(),
+            }));
+        }
+    }
+
+    /// Up to `count` members that speak and fit, at random.
+    fn pick(&mut self, count: usize, fits: impl Fn(&Peer) -> bool) -> Vec<NodeName> {
+        self.probes.pick(&mut self.random, count, |name| {
+            self.peers.get(name).is_some_and(&fits)
+        })
+    }
+
+    fn forget(&mut self, name: &NodeName, actions: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        peer.told = None;
+        let drop = peer.link.is_none() && !peer.seed;
+        if let Some(member) = peer.member.take() {
+            // Of the dead, the last stable view holds no place any more: they will not be back.
+            let counted = member.status == Status::Dead && self.stable > self.count();
+            self.stable -= u32::from(counted);
+            actions.push(Action::Notify(Notice::Forgotten(member)));
+        }
+        self.probes.drop_member(name);
+        self.timers.cancel(&Timer::Observe(name.clone()));
+        if drop {
+            self.peers.remove(name);
+            self.timers.cancel(&Timer::Greet(name.clone()));
+        }
+    }
+
+    /// Drops one node that is away when the table is full. False when all are connected, here, or seeds.
+    fn make_room(&mut self, actions: &mut Vec<Action>) -> bool {
+        if self.peers.len() < MAX_PEERS {
+            return true;
+        }
+        let away = self
+            .peers
+            .iter()
+            .find(|(_, peer)| peer.link.is_none() && !peer.seed && peer.here().is_none());
+        let Some(name) = away.map(|(name, _)| name.clone()) else {
+            return false;
+        };
+        self.timers.cancel(&Timer::Forget(name.clone()));
+        self.forget(&name, actions);
+        true
+    }
+
     /// Panics when the state contradicts itself.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn check(&self) {
@@ -342,259 +393,32 @@ impl Membership {
             !self.peers.contains_key(&self.me.node),
             "this node is its own peer"
         );
+        let (mut alive, mut suspect) = (0, 0);
         for (name, peer) in &self.peers {
-            assert!(
-                peer.connected || peer.alive().is_none(),
-                "{name} is alive but not connected"
-            );
-            assert!(
-                peer.connected || !peer.refused,
-                "{name} is refused but not connected"
-            );
-            assert!(
-                peer.member
-                    .as_ref()
-                    .is_none_or(|member| member.node == *name),
-                "{name} has another's entry"
+            let Some(member) = &peer.member else {
+                assert!(
+                    peer.suspicion.is_none(),
+                    "{name} is no member but suspected"
+                );
+                continue;
+            };
+            assert_eq!(member.node, *name, "{name} has another's entry");
+            alive += u32::from(member.status == Status::Alive);
+            suspect += u32::from(member.status == Status::Suspect);
+            assert_eq!(
+                peer.suspicion.is_some(),
+                member.status == Status::Suspect,
+                "{name} is {:?}",
+                member.status
             );
         }
+        assert_eq!((alive, suspect), (self.alive, self.suspect), "miscounted");
+        assert!(self.stable >= self.count());
         self.timers.check();
+        self.gossip.check();
+        self.broadcasts.check();
+        self.probes.check();
     }
-
-    fn alive(&self) -> impl Iterator<Item = &NodeName> {
-        self.peers
-            .iter()
-            .filter(|(_, peer)| peer.alive().is_some())
-            .map(|(name, _)| name)
-    }
-
-    /// A node of this cluster spoke for itself.
-    fn heard(&mut self, now: Instant, from: NodeName, hello: Hello, actions: &mut Vec<Action>) {
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        let fresh = Member {
-            node: from.clone(),
-            creation: hello.sender.creation,
-            incarnation: hello.sender.incarnation,
-            kind: hello.kind,
-            status: Status::Alive,
-        };
-        let news = match &peer.member {
-            None => Some(Notice::Up(fresh.clone())),
-            Some(known) if known.creation != fresh.creation => {
-                if peer.alive().is_some() {
-                    actions.push(Action::Notify(Notice::Down(Member {
-                        status: Status::Dead,
-                        ..known.clone()
-                    })));
-                }
-                Some(Notice::Up(fresh.clone()))
-            }
-            Some(known) if fresh.incarnation < known.incarnation => {
-                return ignore(from, Why::Stale, actions);
-            }
-            Some(known) => match known.status {
-                Status::Left if fresh.incarnation == known.incarnation => {
-                    return ignore(from, Why::Stale, actions);
-                }
-                Status::Left | Status::Dead => Some(Notice::Up(fresh.clone())),
-                Status::Alive | Status::Suspect => {
-                    (*known != fresh).then(|| Notice::Refreshed(fresh.clone()))
-                }
-            },
-        };
-        peer.member = Some(fresh);
-        peer.refused = false;
-        peer.greetings = 0;
-        self.timers.cancel(&Timer::Greet(from.clone()));
-        self.timers.cancel(&Timer::Forget(from.clone()));
-
-        if let Some(notice) = news {
-            if matches!(notice, Notice::Up(_)) {
-                // Somebody should hear of the newcomer soon.
-                let soon = now + self.random.jitter(self.timing.greet_first);
-                self.timers.hasten(Timer::Sync, soon);
-            }
-            actions.push(Action::Notify(notice));
-        }
-        if let Some(held) = hello.held {
-            self.outdo(held, &from, actions);
-        }
-        for name in hello.listed {
-            self.learn(now, name);
-        }
-    }
-
-    /// Another node holds a belief about this one that only a higher incarnation can change.
-    fn outdo(&mut self, held: Held, holder: &NodeName, actions: &mut Vec<Action>) {
-        let outdone = held.incarnation > self.me.incarnation
-            || (held.incarnation == self.me.incarnation && held.status == Status::Left);
-        if held.creation == self.me.creation && outdone {
-            self.me.incarnation = held.incarnation.saturating_add(1);
-            actions.push(Action::Notify(Notice::Refreshed(self.me.clone())));
-            self.send_hello(Message::Hello, holder, actions);
-        }
-    }
-
-    /// Another node listed `name` as alive.
-    fn learn(&mut self, now: Instant, name: NodeName) {
-        if name == self.me.node || self.peers.contains_key(&name) || self.peers.len() >= MAX_PEERS {
-            return;
-        }
-        tracing::debug!(node = %name, "learnt of a node");
-        let soon =
-            now + Duration::from_millis(self.random.below(self.timing.greet_first.as_millis()));
-        self.timers.set(Timer::Greet(name.clone()), soon);
-        self.peers.insert(name, Peer::default());
-    }
-
-    /// `from` is in another cluster.
-    fn refused(
-        &mut self,
-        now: Instant,
-        from: NodeName,
-        cluster: String,
-        actions: &mut Vec<Action>,
-    ) {
-        self.mark_dead(now, &from, actions);
-        self.timers.cancel(&Timer::Greet(from.clone()));
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        if !peer.refused {
-            peer.refused = true;
-            actions.push(Action::Notify(Notice::Refused {
-                node: from,
-                cluster,
-            }));
-        }
-    }
-
-    fn mark_dead(&mut self, now: Instant, name: &NodeName, actions: &mut Vec<Action>) {
-        let Some(peer) = self.peers.get_mut(name) else {
-            return;
-        };
-        if peer.alive().is_some()
-            && let Some(member) = &mut peer.member
-        {
-            member.status = Status::Dead;
-            actions.push(Action::Notify(Notice::Down(member.clone())));
-            self.timers
-                .set(Timer::Forget(name.clone()), now + self.timing.forget_after);
-        }
-    }
-
-    fn forget(&mut self, name: &NodeName, actions: &mut Vec<Action>) {
-        let Some(peer) = self.peers.get_mut(name) else {
-            return;
-        };
-        if let Some(member) = peer.member.take() {
-            actions.push(Action::Notify(Notice::Forgotten(member)));
-        }
-        if !peer.connected && !peer.seed {
-            self.peers.remove(name);
-            self.timers.cancel(&Timer::Greet(name.clone()));
-        }
-    }
-
-    /// Says hello to a node that has not answered, and plans to say it again.
-    fn greet(&mut self, now: Instant, name: NodeName, actions: &mut Vec<Action>) {
-        let Some(peer) = self.peers.get_mut(&name) else {
-            return;
-        };
-        let hearsay = !peer.connected && !peer.seed && peer.member.is_none();
-        if hearsay && peer.greetings >= LISTED_GREETINGS {
-            self.peers.remove(&name);
-            return;
-        }
-        self.send_hello(Message::Hello, &name, actions);
-        self.schedule_greeting(now, name);
-    }
-
-    fn schedule_greeting(&mut self, now: Instant, name: NodeName) {
-        let Some(peer) = self.peers.get_mut(&name) else {
-            return;
-        };
-        let pause = self
-            .timing
-            .greet_first
-            .doubled(peer.greetings, self.timing.greet_max);
-        peer.greetings = peer.greetings.saturating_add(1);
-        let at = now + self.random.jitter(pause);
-        self.timers.set(Timer::Greet(name), at);
-    }
-
-    fn schedule_sync(&mut self, now: Instant) {
-        let at = now + self.random.jitter(self.timing.sync_every);
-        self.timers.set(Timer::Sync, at);
-    }
-
-    fn send_hello(
-        &mut self,
-        message: fn(Hello) -> Message,
-        to: &NodeName,
-        actions: &mut Vec<Action>,
-    ) {
-        let held = self
-            .peers
-            .get(to)
-            .and_then(|peer| peer.member.as_ref())
-            .map(|member| Held {
-                creation: member.creation,
-                incarnation: member.incarnation,
-                status: member.status,
-            });
-        let hello = Hello {
-            cluster: self.cluster.clone(),
-            sender: self.me.identity(),
-            kind: self.me.kind,
-            held,
-            listed: self.list(to),
-        };
-        send(to, &message(hello), actions);
-    }
-
-    /// Members for a hello to `to`: all of them if they fit, else a run of neighbours from a random one on.
-    fn list(&mut self, to: &NodeName) -> Vec<NodeName> {
-        let count = self.alive().filter(|name| *name != to).count();
-        let first = match count <= MAX_LISTED {
-            true => 0,
-            false => self.random.below(count as u64) as usize,
-        };
-        // The names behind `first`, then those before it.
-        let others = || self.alive().filter(|name| *name != to);
-        let names = others().skip(first).chain(others().take(first));
-        names.take(MAX_LISTED).cloned().collect()
-    }
-
-    /// Drops one node that is away when the table is full. False when all are connected or seeds.
-    fn make_room(&mut self, actions: &mut Vec<Action>) -> bool {
-        if self.peers.len() < MAX_PEERS {
-            return true;
-        }
-        let away = self
-            .peers
-            .iter()
-            .find(|(_, peer)| !peer.connected && !peer.seed);
-        let Some(name) = away.map(|(name, _)| name.clone()) else {
-            return false;
-        };
-        self.timers.cancel(&Timer::Forget(name.clone()));
-        self.forget(&name, actions);
-        true
-    }
-}
-
-fn send(to: &NodeName, message: &Message, actions: &mut Vec<Action>) {
-    actions.push(Action::Send {
-        to: to.clone(),
-        bytes: encode(message),
-    });
-}
-
-fn ignore(from: NodeName, why: Why, actions: &mut Vec<Action>) {
-    actions.push(Action::Notify(Notice::Ignored { from, why }));
 }
 
 #[cfg(test)]

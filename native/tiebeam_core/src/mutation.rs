@@ -4,6 +4,10 @@
 
 /// A rule that is switched off. The names say what is then wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    not(feature = "mutants"),
+    expect(unreachable_pub, reason = "public with the feature only")
+)]
 pub enum Mutation {
     /// The incarnation that heads every message refutes nothing.
     NoSenderIncarnation,
@@ -51,6 +55,7 @@ pub enum Mutation {
     SilentLeave,
 }
 
+#[cfg(feature = "mutants")]
 impl Mutation {
     /// All of them.
     pub const ALL: [Self; 22] = [

@@ -105,7 +105,10 @@ mod tests {
             Instant::from_micros(u64::MAX) + Duration::from_secs(1),
             Instant::from_micros(u64::MAX)
         );
-        assert_eq!(Duration::from_millis(u64::MAX), Duration::from_micros(u64::MAX));
+        assert_eq!(
+            Duration::from_millis(u64::MAX),
+            Duration::from_micros(u64::MAX)
+        );
         assert_eq!(Instant::ZERO.since(Instant::from_millis(5)), Duration::ZERO);
     }
 

@@ -1,0 +1,348 @@
+//! Tables: what gossip missed is mended by comparing all that two members hold (SWIM has none; memberlist: push-pull).
+//!
+//! The table is compared in parts, by digests. Who finds a difference sends what it holds in those parts and asks for the
+//! same in return. What is sent goes out in messages of bounded size, a few per step.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use super::member::Status;
+use super::{Membership, Timer, scale};
+use crate::action::Action;
+use crate::identity::NodeName;
+use crate::message::{BUCKETS, Body, Broadcast, Claim, MAX_TABLE_BYTES, Message, Size, Word};
+use crate::mutation::Mutation;
+use crate::time::Instant;
+
+/// The most parts of tables sent in one step, 64 KB: the others follow with the next round of gossip.
+const PARTS_PER_STEP: usize = 4;
+
+/// The most members that are sent tables at a time; others ask again.
+const MAX_TABLES: usize = 64;
+
+/// FNV-1a, 64 bits, with a final mix: no guard against malice, which a member has simpler means for.
+#[derive(Debug)]
+pub(super) struct Hash(u64);
+
+impl Hash {
+    pub(super) const fn new() -> Self {
+        Self(0xCBF2_9CE4_8422_2325)
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+        // So that "ab", "c" and "a", "bc" differ.
+        self.0 = (self.0 ^ 0xFF).wrapping_mul(0x0100_0000_01B3);
+    }
+
+    pub(super) fn number(&mut self, number: u64) {
+        self.bytes(&number.to_be_bytes());
+    }
+
+    pub(super) const fn finish(&self) -> u64 {
+        let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        mixed ^ (mixed >> 29)
+    }
+
+    pub(super) const fn folded(&self) -> u32 {
+        (self.finish() >> 32) as u32 ^ self.finish() as u32
+    }
+}
+
+/// The part of the table that a name belongs to.
+fn bucket(name: &NodeName) -> usize {
+    let mut hash = Hash::new();
+    hash.bytes(name.as_str().as_bytes());
+    (hash.finish() % BUCKETS as u64) as usize
+}
+
+/// The tables that are being sent, and with whom they were exchanged last.
+#[derive(Debug)]
+pub(super) struct Tables {
+    partner: Option<NodeName>,
+    /// Nobody has sent a table to this node yet.
+    fresh: bool,
+    sending: BTreeMap<NodeName, Sending>,
+}
+
+#[derive(Debug)]
+struct Sending {
+    parts: u32,
+    /// To be asked for in return, with the first message.
+    wanted: u32,
+    want_broadcasts: bool,
+    /// The last name that was sent.
+    after: Option<NodeName>,
+    members_done: bool,
+    broadcasts: Vec<Broadcast>,
+}
+
+impl Tables {
+    pub(super) const fn new() -> Self {
+        Self {
+            partner: None,
+            fresh: true,
+            sending: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn stop(&mut self, name: &NodeName) {
+        self.sending.remove(name);
+    }
+}
+
+impl Membership {
+    pub(super) fn schedule_sync(&mut self, now: Instant) {
+        let interval = scale::sync_interval(self.timing.sync_interval, self.count());
+        let at = now + self.random.jitter(interval);
+        self.timers.set(Timer::Sync, at);
+    }
+
+    /// There is news that a partner should hear of soon.
+    pub(super) fn hasten_sync(&mut self, now: Instant) {
+        let soon = now + self.random.jitter(self.timing.greet_first);
+        self.timers.hasten(Timer::Sync, soon);
+    }
+
+    /// Compares tables with the next member.
+    pub(super) fn sync(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.schedule_sync(now);
+        if self.is(Mutation::NoPushPull) {
+            return;
+        }
+        if let Some(partner) = self.next_partner() {
+            self.compare_with(now, &partner, actions);
+            self.tables.partner = Some(partner);
+        }
+    }
+
+    /// A member was met for the first time, or anew: a newcomer, or two halves, should not wait for the next round.
+    pub(super) fn met(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        was_dead: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.tables.fresh || (was_dead && !self.is(Mutation::NoPushPull)) {
+            self.compare_with(now, name, actions);
+        }
+    }
+
+    fn compare_with(&mut self, now: Instant, partner: &NodeName, actions: &mut Vec<Action>) {
+        self.metrics.syncs += 1;
+        self.broadcasts.sweep(now);
+        let body = Body::Digest {
+            members: self.digests(),
+            broadcasts: self.broadcasts.digest(),
+        };
+        self.send(now, partner, body, actions);
+    }
+
+    /// Members in turn, so that each is compared with within a bounded time; the first at random, so that nodes that
+    /// start together do not all ask the same one.
+    fn next_partner(&mut self) -> Option<NodeName> {
+        let able = |(_, peer): &(&NodeName, &super::Peer)| peer.partner().is_some();
+        let partners = || self.peers.iter().filter(able).map(|(name, _)| name);
+        match &self.tables.partner {
+            Some(last) => {
+                let range = (Bound::Excluded(last), Bound::Unbounded);
+                let mut later = self.peers.range::<NodeName, _>(range).filter(able);
+                later
+                    .next()
+                    .map(|(name, _)| name)
+                    .or_else(|| partners().next())
+                    .cloned()
+            }
+            None => {
+                let count = partners().count() as u64;
+                let chosen = self.random.below(count) as usize;
+                let partners = self.peers.iter().filter(able).map(|(name, _)| name);
+                partners.skip(chosen).map(NodeName::clone).next()
+            }
+        }
+    }
+
+    /// A digest of who is here, this node included. The dead are left out: who came later never knew them.
+    fn digests(&self) -> [u32; BUCKETS] {
+        let mut digests = [0; BUCKETS];
+        let here = self
+            .peers
+            .values()
+            .filter_map(|peer| Some((peer.here()?, peer.told)));
+        for (member, told) in here.chain(core::iter::once((&self.me, Some(self.told)))) {
+            let mut hash = Hash::new();
+            hash.bytes(member.node.as_str().as_bytes());
+            hash.number(u64::from(member.creation));
+            hash.number(member.incarnation);
+            hash.number(u64::from(member.status == Status::Suspect));
+            hash.number(told.map_or(0, |told| told.wrapping_add(1)));
+            digests[bucket(&member.node)] ^= hash.folded();
+        }
+        digests
+    }
+
+    /// A member says what it holds, in short.
+    pub(super) fn hear_digest(
+        &mut self,
+        now: Instant,
+        from: NodeName,
+        members: &[u32; BUCKETS],
+        broadcasts: u32,
+        actions: &mut Vec<Action>,
+    ) {
+        self.broadcasts.sweep(now);
+        let own = self.digests();
+        let differs = |at: &usize| own[*at] != members[*at];
+        let parts = (0..BUCKETS)
+            .filter(differs)
+            .fold(0, |parts, at| parts | 1 << at);
+        let want_broadcasts = broadcasts != self.broadcasts.digest();
+        if parts == 0 && !want_broadcasts {
+            self.metrics.syncs_equal += 1;
+            self.tables.fresh = false;
+            return;
+        }
+        self.send_table(
+            now,
+            from,
+            parts,
+            parts,
+            want_broadcasts,
+            want_broadcasts,
+            actions,
+        );
+    }
+
+    /// A member sent a part of its table, whose words were heard already.
+    pub(super) fn hear_table(
+        &mut self,
+        now: Instant,
+        from: NodeName,
+        wanted: u32,
+        broadcasts: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        self.tables.fresh = false;
+        if wanted != 0 || broadcasts {
+            self.send_table(now, from, wanted, 0, broadcasts, false, actions);
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is sent and what is wanted, of two kinds"
+    )]
+    fn send_table(
+        &mut self,
+        now: Instant,
+        to: NodeName,
+        parts: u32,
+        wanted: u32,
+        broadcasts: bool,
+        want_broadcasts: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let full = self.tables.sending.len() >= MAX_TABLES;
+        if full && !self.tables.sending.contains_key(&to) {
+            return;
+        }
+        let broadcasts = match broadcasts {
+            true => self.broadcasts.all(now),
+            false => Vec::new(),
+        };
+        let sending = Sending {
+            parts,
+            wanted,
+            want_broadcasts,
+            after: None,
+            members_done: parts == 0,
+            broadcasts,
+        };
+        self.tables.sending.insert(to, sending);
+        self.send_tables(now, actions);
+    }
+
+    /// Sends the next parts.
+    pub(super) fn send_tables(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for _ in 0..PARTS_PER_STEP {
+            let Some((to, mut sending)) = self.tables.sending.pop_first() else {
+                return;
+            };
+            let message = self.next_part(&mut sending);
+            self.transmit(&to, &message, actions);
+            if !(sending.members_done && sending.broadcasts.is_empty()) {
+                self.tables.sending.insert(to, sending);
+            }
+        }
+        if !self.tables.sending.is_empty() {
+            self.timers
+                .set(Timer::Tables, now + self.timing.gossip_interval);
+        }
+    }
+
+    fn next_part(&self, sending: &mut Sending) -> Message {
+        let mut message = self.message(Body::Table {
+            wanted: core::mem::take(&mut sending.wanted),
+            broadcasts: core::mem::take(&mut sending.want_broadcasts),
+        });
+        let mut room = MAX_TABLE_BYTES - message.size();
+        if !sending.members_done {
+            sending.members_done = true;
+            let me = core::iter::once((&self.me.node, None));
+            let others = self.peers.iter().map(|(name, peer)| (name, Some(peer)));
+            let after = sending.after.clone();
+            // This node itself goes first; `after` is then one of the others.
+            let first = me.filter(|_| after.is_none());
+            let others =
+                others.filter(|(name, _)| after.as_ref().is_none_or(|after| *name > after));
+            for (name, peer) in first.chain(others) {
+                if sending.parts & 1 << bucket(name) == 0 {
+                    continue;
+                }
+                let word = match peer {
+                    None => Some(self.word_of_me()),
+                    Some(peer) => self.table_word(peer),
+                };
+                let Some(word) = word else {
+                    continue;
+                };
+                let size = word.size();
+                if size > room {
+                    sending.members_done = false;
+                    break;
+                }
+                room -= size;
+                message.words.push(word);
+                if peer.is_some() {
+                    sending.after = Some(name.clone());
+                }
+            }
+        }
+        while let Some(broadcast) = sending.broadcasts.last() {
+            let size = broadcast.size();
+            if size > room || message.broadcasts.len() >= usize::from(u8::MAX) {
+                break;
+            }
+            room -= size;
+            message.broadcasts.extend(sending.broadcasts.pop());
+        }
+        message
+    }
+
+    /// What a table says of a member: with its metadata, and its death as a suspicion (memberlist's rule: a table may be
+    /// old, and who is alive can still refute that).
+    fn table_word(&self, peer: &super::Peer) -> Option<Word> {
+        let mut word = self.word_of(peer)?;
+        if word.claim == Claim::Dead {
+            word.claim = Claim::Suspect {
+                by: self.me.node.clone(),
+            };
+        }
+        word.metadata = peer.metadata();
+        Some(word)
+    }
+}

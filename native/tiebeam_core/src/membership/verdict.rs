@@ -1,0 +1,410 @@
+//! Suspicions from their begin to their end: recovered, dead, or contested.
+//!
+//! A suspicion never touches a connection. When it is over, a member that is not connected is dead. One that is still
+//! connected is evicted if this node is sure enough, by all of these:
+//!
+//! - it sees a majority of the members that were last here together: else it may be the one that is cut off;
+//! - the member's connection carried nothing since the suspicion began: a node that is heard is not dead;
+//! - it is well itself, and did not stand still lately;
+//! - all members that run no Tiebeam are connected, so that they can be told: one node that alone disconnects a live one
+//!   makes OTP's `global` tear the mesh (kernel: `prevent_overlapping_partitions`).
+//!
+//! Otherwise the verdict is contested: the member stays listed as a suspect, and its connection decides, when OTP's net
+//! ticks end it. It is judged anew after each further minimum of a suspicion. Verdicts of others on a connected member
+//! are judged by the same rules. So a member that is dead is not connected, or about to be disconnected.
+
+use alloc::vec::Vec;
+
+use super::member::{Kind, Status};
+use super::suspicion::Suspicion;
+use super::{Membership, Timer, scale};
+use crate::action::{Action, Contest, Notice};
+use crate::identity::NodeName;
+use crate::message::{Claim, Word};
+use crate::mutation::Mutation;
+use crate::time::{Duration, Instant};
+
+/// The greatest health multiplier of a node that evicts.
+const WELL: u32 = 2;
+
+/// How many members must have found that a node without Tiebeam does not answer.
+const ACCUSERS: usize = 2;
+
+/// What a verdict is made of.
+#[derive(Debug, Clone, Copy)]
+struct Evidence {
+    allowed: bool,
+    majority: bool,
+    silent: bool,
+    well: bool,
+    reachable: bool,
+}
+
+impl Evidence {
+    /// What speaks against an eviction, the strongest first.
+    const fn contest(self) -> Option<Contest> {
+        if !self.allowed {
+            Some(Contest::Off)
+        } else if !self.majority {
+            Some(Contest::Minority)
+        } else if !self.silent {
+            Some(Contest::Heard)
+        } else if !self.well {
+            Some(Contest::Unhealthy)
+        } else if !self.reachable {
+            Some(Contest::Unreachable)
+        } else {
+            None
+        }
+    }
+}
+
+impl Membership {
+    /// How long a suspicion lasts at least.
+    fn suspicion_min(&self) -> Duration {
+        let timing = &self.timing;
+        scale::suspicion_min(
+            timing.suspicion_multiplier,
+            self.count(),
+            timing.probe_interval,
+        )
+    }
+
+    /// A suspicion begins, or begins anew at a higher incarnation.
+    pub(super) fn suspect(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        incarnation: u64,
+        by: NodeName,
+    ) {
+        let plain = self
+            .member(name)
+            .is_some_and(|member| member.kind == Kind::Plain);
+        let min = self.suspicion_min();
+        let others = self.count().saturating_sub(2);
+        let wanted = match plain {
+            // All guardians but the first.
+            true => self.guardians(name).len().saturating_sub(1) as u32,
+            false => self.timing.suspicion_multiplier.saturating_sub(2),
+        };
+        // Who cannot be confirmed must not wait for it (memberlist's rule for small clusters).
+        let needed = if wanted > others { 0 } else { wanted };
+        let max = match self.is(Mutation::NoDynamicSuspicion) {
+            true => min,
+            false => min.times(u64::from(self.timing.suspicion_max_multiplier)),
+        };
+        if by == self.me.node {
+            self.metrics.suspicions += 1;
+        }
+        self.change(now, name, Status::Suspect);
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if let Some(member) = &mut peer.member {
+            member.incarnation = incarnation;
+            peer.suspicion = Some(Suspicion::new(now, by, min, max, needed));
+        }
+        self.schedule_verdict(now, name);
+    }
+
+    /// Asks for what the trial at the end of a suspicion will need, and for a sign of life.
+    pub(super) fn begin_trial(&mut self, now: Instant, name: &NodeName, actions: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get(name) else {
+            return;
+        };
+        let (linked, plain) = (
+            peer.link.is_some(),
+            peer.member
+                .as_ref()
+                .is_some_and(|member| member.kind == Kind::Plain),
+        );
+        if linked {
+            actions.push(Action::Sample { node: name.clone() });
+        }
+        if plain {
+            // Whoever is connected asks at once: an answer to anybody refutes the suspicion.
+            let number = self.probes.next_number();
+            self.knock(now, name, number, actions);
+        }
+    }
+
+    /// Somebody else suspects the same life.
+    pub(super) fn confirmed(
+        &mut self,
+        now: Instant,
+        word: &Word,
+        by: &NodeName,
+        _actions: &mut Vec<Action>,
+    ) {
+        let fresh = !self.is(Mutation::NoConfirmation)
+            && self
+                .peers
+                .get_mut(&word.node)
+                .and_then(|peer| peer.suspicion.as_mut())
+                .is_some_and(|suspicion| suspicion.confirm(by.clone()));
+        if fresh {
+            if *by == self.me.node {
+                self.metrics.suspicions += 1;
+            }
+            self.schedule_verdict(now, &word.node);
+            self.spread(now, word.clone());
+        }
+    }
+
+    pub(super) fn schedule_verdict(&mut self, now: Instant, name: &NodeName) {
+        let suspicion = self
+            .peers
+            .get(name)
+            .and_then(|peer| peer.suspicion.as_ref());
+        if let Some(due) = suspicion.map(Suspicion::deadline) {
+            self.timers.set(Timer::Verdict(name.clone()), due);
+            self.schedule_last_call(now, name.clone());
+        }
+    }
+
+    /// Two last pings: one and a half periods before the end, and just under one period, so that a lost one is made up
+    /// for and each has the time for an answer.
+    pub(super) fn schedule_last_call(&mut self, now: Instant, name: NodeName) {
+        let suspicion = self
+            .peers
+            .get(&name)
+            .and_then(|peer| peer.suspicion.as_ref());
+        let Some(due) = suspicion.map(Suspicion::deadline) else {
+            return;
+        };
+        let interval = self.timing.probe_interval.as_micros();
+        let left = due.since(now).as_micros();
+        let call = [interval / 2 * 3, interval / 5 * 4]
+            .into_iter()
+            .find(|before| left > *before);
+        if let Some(before) = call {
+            let at = now + Duration::from_micros(left - before);
+            self.timers.set(Timer::LastCall(name), at);
+        }
+    }
+
+    /// The time of a suspicion is over.
+    pub(super) fn verdict(&mut self, now: Instant, name: NodeName, actions: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&name) else {
+            return;
+        };
+        let Some(suspicion) = &mut peer.suspicion else {
+            return;
+        };
+        if peer.link.is_some() {
+            suspicion.on_trial = true;
+            actions.push(Action::Sample { node: name });
+        } else {
+            self.judge(now, &name, None, actions);
+        }
+    }
+
+    /// Somebody declared a member dead.
+    pub(super) fn condemned(&mut self, now: Instant, word: &Word, actions: &mut Vec<Action>) {
+        let name = &word.node;
+        let Some(status) = self.member(name).map(|member| member.status) else {
+            return;
+        };
+        let linked = self.peers.get(name).is_some_and(|peer| peer.link.is_some());
+        match status {
+            Status::Dead | Status::Left => {
+                self.change(now, name, Status::Dead);
+                self.set_incarnation(word);
+            }
+            Status::Alive | Status::Suspect if !linked => {
+                self.set_incarnation(word);
+                self.die(now, name, actions);
+            }
+            Status::Alive => {
+                let by = self.me.node.clone();
+                self.suspect(now, name, word.incarnation, by);
+                if let Some(member) = self.member(name) {
+                    actions.push(Action::Notify(Notice::Suspect(member.clone())));
+                }
+                self.begin_trial(now, name, actions);
+                self.condemn(now, word);
+            }
+            Status::Suspect => {
+                let condemned = |suspicion: &Suspicion| suspicion.condemned;
+                let peer = self
+                    .peers
+                    .get(name)
+                    .and_then(|peer| peer.suspicion.as_ref());
+                if !peer.is_some_and(condemned) {
+                    self.set_incarnation(word);
+                    self.condemn(now, word);
+                    self.verdict(now, name.clone(), actions);
+                }
+            }
+        }
+    }
+
+    fn condemn(&mut self, now: Instant, word: &Word) {
+        let peer = self.peers.get_mut(&word.node);
+        if let Some(suspicion) = peer.and_then(|peer| peer.suspicion.as_mut()) {
+            suspicion.condemned = true;
+        }
+        self.schedule_verdict(now, &word.node);
+        self.spread(now, word.clone());
+    }
+
+    fn set_incarnation(&mut self, word: &Word) {
+        let peer = self.peers.get_mut(&word.node);
+        if let Some(member) = peer.and_then(|peer| peer.member.as_mut()) {
+            member.incarnation = member.incarnation.max(word.incarnation);
+        }
+    }
+
+    /// The driver read how much a connection received.
+    pub(crate) fn sampled(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        received: Option<u64>,
+        actions: &mut Vec<Action>,
+    ) {
+        let suspicion = self
+            .peers
+            .get_mut(name)
+            .and_then(|peer| peer.suspicion.as_mut());
+        let Some(suspicion) = suspicion else {
+            return;
+        };
+        if suspicion.baseline.is_none() {
+            suspicion.baseline = Some(received);
+        }
+        if suspicion.on_trial {
+            self.judge(now, name, received, actions);
+        }
+    }
+
+    /// Dead, or contested.
+    fn judge(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        received: Option<u64>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(peer) = self.peers.get(name) else {
+            return;
+        };
+        let (Some(suspicion), Some(member)) = (&peer.suspicion, &peer.member) else {
+            return;
+        };
+        let linked = peer.link.is_some();
+        let alone = member.kind == Kind::Plain
+            && suspicion.accusers() < ACCUSERS
+            && !suspicion.condemned
+            && !self.is(Mutation::OneGuardian);
+        let silent = suspicion.baseline == Some(received) || received.is_none();
+        let evidence = Evidence {
+            allowed: self.evict,
+            majority: !self.minority() || self.is(Mutation::EvictWithoutMajority),
+            silent: silent || self.is(Mutation::EvictHeard),
+            well: (self.health.multiplier() <= WELL
+                && !self.stalls.lately(now, self.suspicion_min()))
+                || self.is(Mutation::EvictUnhealthy),
+            reachable: self.plain_reachable(name),
+        };
+        let contest = match alone {
+            true => Some(Contest::Alone),
+            false if linked => evidence.contest(),
+            false => None,
+        };
+        match contest {
+            Some(reason) => self.contest(now, name, received, reason, actions),
+            None => {
+                self.die(now, name, actions);
+                if linked {
+                    self.evict(name, actions);
+                }
+            }
+        }
+    }
+
+    fn contest(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        received: Option<u64>,
+        reason: Contest,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let (Some(suspicion), Some(member)) = (&mut peer.suspicion, &peer.member) else {
+            return;
+        };
+        if suspicion.contested != Some(reason) {
+            self.metrics.contested += 1;
+            actions.push(Action::Notify(Notice::Contested {
+                member: member.clone(),
+                reason,
+            }));
+        }
+        suspicion.again(now, received, reason);
+        self.schedule_verdict(now, name);
+    }
+
+    /// A member is dead for this node.
+    pub(super) fn die(&mut self, now: Instant, name: &NodeName, actions: &mut Vec<Action>) {
+        self.change(now, name, Status::Dead);
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let linked = peer.link.is_some();
+        let Some(member) = &peer.member else {
+            return;
+        };
+        let word = Word {
+            node: name.clone(),
+            creation: member.creation,
+            incarnation: member.incarnation,
+            kind: member.kind,
+            claim: Claim::Dead,
+            metadata: None,
+        };
+        actions.push(Action::Notify(Notice::Down(member.clone())));
+        self.metrics.deaths += 1;
+        self.spread(now, word);
+        if !linked {
+            self.schedule_greeting(now, name.clone());
+        }
+    }
+
+    /// Closes the connection of a dead member, here and at the members that cannot do so themselves.
+    fn evict(&mut self, name: &NodeName, actions: &mut Vec<Action>) {
+        self.metrics.evictions += 1;
+        let plain: Vec<NodeName> = self.plain(name).map(|(plain, _)| plain.clone()).collect();
+        for at in plain {
+            // One guardian tells for all.
+            if self.guardians(&at).first() == Some(&self.me.node) {
+                actions.push(Action::EvictAt {
+                    at,
+                    node: name.clone(),
+                });
+            }
+        }
+        actions.push(Action::Evict { node: name.clone() });
+    }
+
+    /// Whether all members that run no Tiebeam can be told, but for `name` itself.
+    fn plain_reachable(&self, name: &NodeName) -> bool {
+        self.plain(name).all(|(_, peer)| peer.link.is_some())
+    }
+
+    fn plain<'a>(
+        &'a self,
+        but: &'a NodeName,
+    ) -> impl Iterator<Item = (&'a NodeName, &'a super::Peer)> {
+        self.peers.iter().filter(move |(name, peer)| {
+            *name != but
+                && peer.member.as_ref().is_some_and(|member| {
+                    member.kind == Kind::Plain && member.status == Status::Alive
+                })
+        })
+    }
+}

@@ -1,0 +1,487 @@
+//! What follows from a word about a member, whoever says it.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+use super::member::{Kind, Member, Status};
+use super::peer::Peer;
+use super::{MAX_PEERS, Membership, Timer, merge};
+use crate::action::{Action, Notice};
+use crate::identity::NodeName;
+use crate::message::{Body, Claim, Held, Metadata, Word};
+use crate::mutation::Mutation;
+use crate::time::{Duration, Instant};
+
+impl Membership {
+    /// Somebody said something about a member.
+    pub(super) fn hear(&mut self, now: Instant, word: Word, actions: &mut Vec<Action>) {
+        if word.node == self.me.node {
+            return self.hear_of_me(now, &word, actions);
+        }
+        let Some(peer) = self.peers.get(&word.node) else {
+            return self.introduce(now, word, actions);
+        };
+        let Some(held) = &peer.member else {
+            return self.introduce(now, word, actions);
+        };
+        match merge::compare(&word, held, self.mutation) {
+            Ordering::Less => {}
+            Ordering::Equal => {
+                self.learn(now, &word, actions);
+                if let Claim::Suspect { by } = &word.claim {
+                    self.confirmed(now, &word, by, actions);
+                }
+            }
+            Ordering::Greater => {
+                if held.creation != word.creation && !self.begin_life(now, &word, actions) {
+                    return;
+                }
+                match &word.claim {
+                    Claim::Alive => self.hear_alive(now, &word, actions),
+                    Claim::Suspect { by } => {
+                        let by = by.clone();
+                        self.hear_suspect(now, &word, by, actions);
+                    }
+                    Claim::Dead => self.condemned(now, &word, actions),
+                    Claim::Left => self.hear_left(now, &word, actions),
+                }
+            }
+        }
+    }
+
+    /// A word about a node that is no member yet.
+    fn introduce(&mut self, now: Instant, word: Word, actions: &mut Vec<Action>) {
+        // Who was dead before this node heard of it never was a member here.
+        if matches!(word.claim, Claim::Dead | Claim::Left) {
+            return;
+        }
+        if !self.peers.contains_key(&word.node) && !self.make_room(actions) {
+            tracing::warn!(node = %word.node, limit = MAX_PEERS, "not watched: too many nodes are known");
+            return;
+        }
+        let peer = self.peers.entry(word.node.clone()).or_default();
+        peer.member = Some(Member {
+            node: word.node.clone(),
+            creation: word.creation,
+            incarnation: word.incarnation,
+            kind: word.kind,
+            // Not counted before it is alive.
+            status: Status::Dead,
+            metadata: Arc::from(&[][..]),
+            round_trip: None,
+        });
+        peer.told = None;
+        if word.kind != Kind::Plain {
+            self.probes.add_member(&mut self.random, word.node.clone());
+        }
+        self.hear_alive(now, &word, actions);
+        if let Claim::Suspect { by } = &word.claim {
+            self.hear_suspect(now, &word, by.clone(), actions);
+        }
+    }
+
+    /// A word of another creation than the one that is held wins. False when it has to wait, or is not believed.
+    fn begin_life(&mut self, now: Instant, word: &Word, actions: &mut Vec<Action>) -> bool {
+        if self.is(Mutation::CreationIgnored) {
+            return true;
+        }
+        let Some(peer) = self.peers.get_mut(&word.node) else {
+            return false;
+        };
+        let Some(held) = &peer.member else {
+            return false;
+        };
+        // Whose creation was not known spoke for itself for the first time: it is the same life.
+        let unknown = held.kind == Kind::Plain && word.kind != Kind::Plain;
+        if unknown {
+            if let Some(member) = &mut peer.member {
+                member.creation = word.creation;
+                member.kind = word.kind;
+            }
+            self.probes.add_member(&mut self.random, word.node.clone());
+            self.timers.cancel(&Timer::Observe(word.node.clone()));
+            return true;
+        }
+        if peer.here().is_some() {
+            let known = Some(held.creation);
+            if peer.conflict == Some(word.creation) {
+                return false;
+            }
+            if peer
+                .link
+                .as_ref()
+                .is_some_and(|link| link.creation == known)
+            {
+                self.challenge(now, word, actions);
+                return false;
+            }
+        }
+        self.end_life(now, &word.node, actions);
+        if let Some(peer) = self.peers.get_mut(&word.node)
+            && let Some(member) = &mut peer.member
+        {
+            member.creation = word.creation;
+            member.kind = word.kind;
+            member.metadata = Arc::from(&[][..]);
+            member.round_trip = None;
+            peer.told = None;
+        }
+        true
+    }
+
+    /// The life of a name that is held is over: another one has begun.
+    fn end_life(&mut self, now: Instant, name: &NodeName, actions: &mut Vec<Action>) {
+        if self.change(now, name, Status::Dead) == Some(true)
+            && let Some(member) = self.member(name)
+        {
+            actions.push(Action::Notify(Notice::Down(member.clone())));
+            self.metrics.deaths += 1;
+        }
+    }
+
+    /// Sets a member's status and ends its suspicion. Whether it was here before; `None` when it is no member.
+    pub(super) fn change(&mut self, now: Instant, name: &NodeName, status: Status) -> Option<bool> {
+        let peer = self.peers.get_mut(name)?;
+        let member = peer.member.as_mut()?;
+        let before = member.status;
+        member.status = status;
+        peer.suspicion = None;
+        peer.changed = now;
+        self.timers.cancel(&Timer::Verdict(name.clone()));
+        self.timers.cancel(&Timer::LastCall(name.clone()));
+        match status {
+            Status::Alive | Status::Suspect => self.timers.cancel(&Timer::Forget(name.clone())),
+            Status::Dead | Status::Left => {
+                let at = now + self.timing.forget_after;
+                self.timers.set(Timer::Forget(name.clone()), at);
+                self.timers.cancel(&Timer::Observe(name.clone()));
+            }
+        }
+        if before != status {
+            self.recount(Some(before), Some(status));
+        }
+        Some(matches!(before, Status::Alive | Status::Suspect))
+    }
+
+    pub(super) fn member(&self, name: &NodeName) -> Option<&Member> {
+        self.peers.get(name)?.member.as_ref()
+    }
+
+    fn hear_alive(&mut self, now: Instant, word: &Word, actions: &mut Vec<Action>) {
+        let name = &word.node;
+        let Some(before) = self.member(name).map(|member| member.status) else {
+            return;
+        };
+        self.change(now, name, Status::Alive);
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        peer.reminded = None;
+        let linked = peer.link.is_some();
+        let Some(member) = &mut peer.member else {
+            return;
+        };
+        member.incarnation = word.incarnation;
+        let plain = member.kind == Kind::Plain;
+        // The first notice of a member carries its metadata.
+        let known = self.adopt(word);
+        let Some(member) = self.member(name).cloned() else {
+            return;
+        };
+        let notice = match before {
+            Status::Dead | Status::Left => Notice::Up(member),
+            Status::Suspect => {
+                self.metrics.recovered += 1;
+                Notice::Recovered(member)
+            }
+            Status::Alive if known => Notice::Updated(member),
+            Status::Alive => Notice::Refreshed(member),
+        };
+        actions.push(Action::Notify(notice));
+        if matches!(before, Status::Dead | Status::Left) {
+            if !linked {
+                self.greet_soon(now, name);
+            }
+            // Somebody should hear of the newcomer soon.
+            self.hasten_sync(now);
+        }
+        if plain {
+            self.watch(now, name.clone());
+        }
+        self.spread_held(now, name);
+    }
+
+    fn hear_suspect(&mut self, now: Instant, word: &Word, by: NodeName, actions: &mut Vec<Action>) {
+        let name = &word.node;
+        let Some(before) = self.member(name).map(|member| member.status) else {
+            return;
+        };
+        if matches!(before, Status::Dead | Status::Left) {
+            // It was alive again in between.
+            self.hear_alive(now, word, actions);
+        }
+        self.suspect(now, name, word.incarnation, by);
+        self.spread(now, word.clone());
+        if before != Status::Suspect
+            && let Some(member) = self.member(name)
+        {
+            actions.push(Action::Notify(Notice::Suspect(member.clone())));
+        }
+        self.begin_trial(now, name, actions);
+    }
+
+    fn hear_left(&mut self, now: Instant, word: &Word, actions: &mut Vec<Action>) {
+        let name = &word.node;
+        let was_here = self.change(now, name, Status::Left) == Some(true);
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let Some(member) = &mut peer.member else {
+            return;
+        };
+        member.incarnation = word.incarnation;
+        if was_here {
+            actions.push(Action::Notify(Notice::Left(member.clone())));
+        }
+        if !peer.seed {
+            self.timers.cancel(&Timer::Greet(name.clone()));
+        }
+        self.spread(now, word.clone());
+    }
+
+    /// A word adds nothing to a member's status, but it may carry newer metadata.
+    fn learn(&mut self, now: Instant, word: &Word, actions: &mut Vec<Action>) {
+        let first = self
+            .peers
+            .get(&word.node)
+            .is_some_and(|peer| peer.told.is_none());
+        let empty = word
+            .metadata
+            .as_ref()
+            .is_some_and(|metadata| metadata.bytes.is_empty());
+        if !self.adopt(word) {
+            return;
+        }
+        if let Some(member) = self.member(&word.node).filter(|_| !(first && empty)) {
+            actions.push(Action::Notify(Notice::Updated(member.clone())));
+        }
+        self.spread_held(now, &word.node);
+    }
+
+    /// Takes over newer metadata. True when there were any.
+    fn adopt(&mut self, word: &Word) -> bool {
+        let (Some(peer), Some(heard)) = (self.peers.get_mut(&word.node), &word.metadata) else {
+            return false;
+        };
+        let newer = peer.metadata().is_none_or(|held| *heard > held);
+        if newer && let Some(member) = &mut peer.member {
+            member.metadata = Arc::clone(&heard.bytes);
+            peer.told = Some(heard.told);
+        }
+        newer
+    }
+
+    /// Passes on what is held of a member.
+    fn spread_held(&mut self, now: Instant, name: &NodeName) {
+        if let Some(word) = self.peers.get(name).and_then(|peer| self.word_of(peer)) {
+            self.spread(now, word);
+        }
+    }
+
+    /// What is held of a member, as a word.
+    pub(super) fn word_of(&self, peer: &Peer) -> Option<Word> {
+        let member = peer.member.as_ref()?;
+        let claim = match member.status {
+            Status::Alive => Claim::Alive,
+            Status::Suspect => Claim::Suspect {
+                by: self.me.node.clone(),
+            },
+            Status::Dead => Claim::Dead,
+            Status::Left => Claim::Left,
+        };
+        let metadata = match claim {
+            Claim::Alive => peer.metadata(),
+            Claim::Suspect { .. } | Claim::Dead | Claim::Left => None,
+        };
+        Some(Word {
+            node: member.node.clone(),
+            creation: member.creation,
+            incarnation: member.incarnation,
+            kind: member.kind,
+            claim,
+            metadata,
+        })
+    }
+
+    pub(super) fn word_of_me(&self) -> Word {
+        Word {
+            node: self.me.node.clone(),
+            creation: self.me.creation,
+            incarnation: self.me.incarnation,
+            kind: self.me.kind,
+            claim: Claim::Alive,
+            metadata: Some(self.metadata_of_me()),
+        }
+    }
+
+    pub(super) fn metadata_of_me(&self) -> Metadata {
+        Metadata {
+            told: self.told,
+            bytes: Arc::clone(&self.me.metadata),
+        }
+    }
+
+    /// Who is spoken to and held for suspect, dead or left is told so (Lifeguard, section 3.3, but in every message).
+    pub(super) fn buddy(&self, to: &NodeName) -> Option<Word> {
+        if self.is(Mutation::NoBuddy) {
+            return None;
+        }
+        let peer = self.peers.get(to)?;
+        let speaks = peer.member.as_ref()?.kind != Kind::Plain;
+        self.word_of(peer)
+            .filter(|word| speaks && word.claim != Claim::Alive)
+    }
+
+    /// A member spoke whose own word is not what is held of it: tells it, so that it can outdo that.
+    pub(super) fn remind(&mut self, now: Instant, to: &NodeName, actions: &mut Vec<Action>) {
+        let pause = self.timing.gossip_interval;
+        let Some(peer) = self.peers.get_mut(to) else {
+            return;
+        };
+        // Once per round of gossip: two that cannot outdo each other must not chatter.
+        if self.mutation == Some(Mutation::NoBuddy)
+            || peer.reminded.is_some_and(|last| now.since(last) < pause)
+        {
+            return;
+        }
+        peer.reminded = Some(now);
+        if let Some(word) = self.peers.get(to).and_then(|peer| self.word_of(peer)) {
+            self.send_with(now, to, Body::Gossip, [word].into(), actions);
+        }
+    }
+
+    /// What another node holds of this one, as a hello tells it.
+    pub(super) fn hear_held(
+        &mut self,
+        now: Instant,
+        from: &NodeName,
+        held: Held,
+        actions: &mut Vec<Action>,
+    ) {
+        let word = Word {
+            node: self.me.node.clone(),
+            creation: held.creation,
+            incarnation: held.incarnation,
+            kind: self.me.kind,
+            claim: match held.status {
+                Status::Alive => Claim::Alive,
+                Status::Suspect => Claim::Suspect { by: from.clone() },
+                Status::Dead => Claim::Dead,
+                Status::Left => Claim::Left,
+            },
+            metadata: None,
+        };
+        self.hear_of_me(now, &word, actions);
+    }
+
+    /// Somebody said something about this node: what is wrong is outdone by a higher incarnation (SWIM, section 4.2).
+    fn hear_of_me(&mut self, now: Instant, word: &Word, actions: &mut Vec<Action>) {
+        let own = word.creation == self.me.creation;
+        // Nodes that only observe this one do not know it: its next hello teaches them.
+        if word.kind == Kind::Plain {
+            return;
+        }
+        let ahead = word.incarnation > self.me.incarnation;
+        let level = word.incarnation == self.me.incarnation;
+        let bad = word.claim != Claim::Alive;
+        let said = ahead || (level && (bad || !own));
+        if own && !bad {
+            self.acknowledged = true;
+        }
+        if !said {
+            return;
+        }
+        if !own && !bad && self.acknowledged {
+            // An earlier life of this name was outdone before anybody spoke of this one. So another node runs under it.
+            if self.rival == Some(word.creation) {
+                return;
+            }
+            self.rival = Some(word.creation);
+            actions.push(Action::Notify(Notice::Conflict {
+                kept: self.me.clone(),
+                refused: word.creation,
+            }));
+        }
+        if own && matches!(word.claim, Claim::Suspect { .. } | Claim::Dead) {
+            self.metrics.refutations += 1;
+            self.feel(1, actions);
+        }
+        if word.incarnation == u64::MAX {
+            // Cannot be outdone. Only a member that forgets it will take this node in again.
+            tracing::error!(
+                creation = word.creation,
+                "this node was given the last incarnation there is"
+            );
+        }
+        self.me.incarnation = word.incarnation.saturating_add(1);
+        self.told = self.me.incarnation;
+        actions.push(Action::Notify(Notice::Refreshed(self.me.clone())));
+        self.spread(now, self.word_of_me());
+    }
+
+    /// The name's known life may still answer: asks it before another one is believed.
+    fn challenge(&mut self, now: Instant, word: &Word, actions: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&word.node) else {
+            return;
+        };
+        let asked = peer.challenge.replace(word.clone()).is_some();
+        if !asked {
+            let number = self.probes.next_number();
+            self.send(now, &word.node, Body::Ping { number }, actions);
+            let at = now + self.timing.probe_timeout;
+            self.timers.set(Timer::Challenge(word.node.clone()), at);
+        }
+    }
+
+    /// The known life of a challenged name spoke: it is kept, and two nodes have one name.
+    pub(super) fn answered(&mut self, now: Instant, name: &NodeName, actions: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let Some(word) = peer.challenge.take() else {
+            return;
+        };
+        self.timers.cancel(&Timer::Challenge(name.clone()));
+        peer.conflict = Some(word.creation);
+        if let Some(kept) = peer.member.clone() {
+            actions.push(Action::Notify(Notice::Conflict {
+                kept,
+                refused: word.creation,
+            }));
+        }
+        self.send_with(now, name, Body::Gossip, [word].into(), actions);
+    }
+
+    /// It did not: the other life is believed.
+    pub(super) fn unanswered(&mut self, now: Instant, name: &NodeName, actions: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if let Some(word) = peer.challenge.take() {
+            if let Some(link) = &mut peer.link {
+                link.creation = None;
+            }
+            self.hear(now, word, actions);
+        }
+    }
+
+    /// Says hello to `name` soon, but not at the same time as all the others who just heard of it.
+    pub(super) fn greet_soon(&mut self, now: Instant, name: &NodeName) {
+        let pause = self.random.below(self.timing.greet_first.as_micros());
+        self.timers.hasten(
+            Timer::Greet(name.clone()),
+            now + Duration::from_micros(pause),
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! Bytes and messages, both ways, and bytes that are none.
