@@ -79,8 +79,8 @@ pub(crate) struct Membership {
     told: u64,
     /// Somebody else has spoken of this creation of this node.
     acknowledged: bool,
-    /// The creation of another running node of this node's name.
-    rival: Option<u32>,
+    /// The creation of another life of this node's name that is said to be alive, and how often it was outdone.
+    rival: Option<(u32, u32)>,
     peers: BTreeMap<NodeName, Peer>,
     timers: Timers<Timer>,
     probes: Probes,

@@ -123,6 +123,10 @@ impl Membership {
             Body::Digest { .. } | Body::Table { .. } => {}
         }
         if !self.hear_sender(now, &from, &message, actions) {
+            if matches!(message.body, Body::Hello(_)) {
+                // It should know whose name it has.
+                self.send_hello(now, Body::Welcome, &from, actions);
+            }
             return;
         }
         for word in message.words {
@@ -188,6 +192,7 @@ impl Membership {
             self.timers.cancel(&Timer::Greet(from.clone()));
         } else if before.is_none() {
             // A member that this node forgot, or never met: its hello tells the rest.
+            link.introduced = false;
             self.timers.hasten(Timer::Greet(from.clone()), now);
         }
         if same {

@@ -6,7 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{Kind, Membership, Peer, Status, Timer};
+use super::{Kind, Membership, Peer, Timer};
 use crate::action::Action;
 use crate::identity::NodeName;
 use crate::message::{Body, Claim, Word};
@@ -487,10 +487,15 @@ impl Membership {
 
     /// Before this node's timer declares a member dead, it is asked once more; the ping says that it is suspected.
     pub(super) fn last_call(&mut self, now: Instant, name: NodeName, actions: &mut Vec<Action>) {
-        let suspect = self.peers.get(&name).and_then(|peer| peer.member.as_ref());
-        if suspect.is_none_or(|member| member.status != Status::Suspect)
-            || self.is(Mutation::NoLastCall)
-        {
+        let suspicion = self
+            .peers
+            .get_mut(&name)
+            .and_then(|peer| peer.suspicion.as_mut());
+        let Some(suspicion) = suspicion else {
+            return;
+        };
+        suspicion.called = true;
+        if self.is(Mutation::NoLastCall) {
             return;
         }
         let number = self.probes.next_number();

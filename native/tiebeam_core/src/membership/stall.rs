@@ -41,10 +41,10 @@ impl Stalls {
 impl Membership {
     /// Called at the begin of each step, before anything that waited is looked at.
     pub(crate) fn guard(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let late = self
-            .timers
-            .next()
-            .map_or(Duration::ZERO, |due| now.since(due));
+        // What was due at the last step and is still waiting for its turn is late by design.
+        let before = core::mem::replace(&mut self.stalls.stepped, now);
+        let due = self.timers.next().unwrap_or(now).max(before);
+        let late = now.since(due);
         let tolerated = self.timing.gossip_interval.times(2).as_micros() + SLACK.as_micros();
         if late.as_micros() <= tolerated || self.is(Mutation::NoStallGuard) {
             return;

@@ -21,6 +21,8 @@ pub(super) struct Suspicion {
     pub(super) baseline: Option<Option<u64>>,
     /// Somebody declared the member dead at the suspected incarnation.
     pub(super) condemned: bool,
+    /// The member was asked a last time.
+    pub(super) called: bool,
     /// Its time is over and the connection's count was asked for.
     pub(super) on_trial: bool,
     /// Why the last trial did not end in death.
@@ -46,6 +48,7 @@ impl Suspicion {
             accusers: BTreeSet::from([by]),
             baseline: None,
             condemned: false,
+            called: false,
             on_trial: false,
             contested: None,
         }

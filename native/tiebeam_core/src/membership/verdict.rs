@@ -192,6 +192,12 @@ impl Membership {
         let Some(suspicion) = &mut peer.suspicion else {
             return;
         };
+        if !suspicion.called && !suspicion.condemned {
+            // Confirmations ended it before its last call was due.
+            let at = now + self.timing.probe_timeout;
+            self.last_call(now, name.clone(), actions);
+            return self.timers.set(Timer::Verdict(name), at);
+        }
         if peer.link.is_some() {
             suspicion.on_trial = true;
             actions.push(Action::Sample { node: name });
@@ -294,9 +300,12 @@ impl Membership {
             return;
         };
         let linked = peer.link.is_some();
+        // Of a node without Tiebeam, the others that could ask it must have found the same. Where there are no others,
+        // the end of its connection has to do.
         let alone = member.kind == Kind::Plain
             && suspicion.accusers() < ACCUSERS
             && !suspicion.condemned
+            && (linked || self.guardians(name).len() >= ACCUSERS)
             && !self.is(Mutation::OneGuardian);
         let silent = suspicion.baseline == Some(received) || received.is_none();
         let evidence = Evidence {

@@ -13,6 +13,9 @@ use crate::message::{Body, Claim, Held, Metadata, Word};
 use crate::mutation::Mutation;
 use crate::time::{Duration, Instant};
 
+/// How often this node raises its incarnation against one other creation of its name.
+const MAX_OUTDONE: u32 = 3;
+
 impl Membership {
     /// Somebody said something about a member.
     pub(super) fn hear(&mut self, now: Instant, word: Word, actions: &mut Vec<Action>) {
@@ -185,7 +188,7 @@ impl Membership {
         member.incarnation = word.incarnation;
         let plain = member.kind == Kind::Plain;
         // The first notice of a member carries its metadata.
-        let known = self.adopt(word);
+        let changed = self.adopt(word) == Some(true);
         let Some(member) = self.member(name).cloned() else {
             return;
         };
@@ -195,7 +198,7 @@ impl Membership {
                 self.metrics.recovered += 1;
                 Notice::Recovered(member)
             }
-            Status::Alive if known => Notice::Updated(member),
+            Status::Alive if changed => Notice::Updated(member),
             Status::Alive => Notice::Refreshed(member),
         };
         actions.push(Action::Notify(notice));
@@ -252,34 +255,27 @@ impl Membership {
 
     /// A word adds nothing to a member's status, but it may carry newer metadata.
     fn learn(&mut self, now: Instant, word: &Word, actions: &mut Vec<Action>) {
-        let first = self
-            .peers
-            .get(&word.node)
-            .is_some_and(|peer| peer.told.is_none());
-        let empty = word
-            .metadata
-            .as_ref()
-            .is_some_and(|metadata| metadata.bytes.is_empty());
-        if !self.adopt(word) {
+        let Some(changed) = self.adopt(word) else {
             return;
-        }
-        if let Some(member) = self.member(&word.node).filter(|_| !(first && empty)) {
+        };
+        if changed && let Some(member) = self.member(&word.node) {
             actions.push(Action::Notify(Notice::Updated(member.clone())));
         }
         self.spread_held(now, &word.node);
     }
 
-    /// Takes over newer metadata. True when there were any.
-    fn adopt(&mut self, word: &Word) -> bool {
-        let (Some(peer), Some(heard)) = (self.peers.get_mut(&word.node), &word.metadata) else {
-            return false;
-        };
-        let newer = peer.metadata().is_none_or(|held| *heard > held);
-        if newer && let Some(member) = &mut peer.member {
-            member.metadata = Arc::clone(&heard.bytes);
-            peer.told = Some(heard.told);
+    /// Takes over newer metadata. Whether they say something else; `None` when there were no newer ones.
+    fn adopt(&mut self, word: &Word) -> Option<bool> {
+        let peer = self.peers.get_mut(&word.node)?;
+        let heard = word.metadata.as_ref()?;
+        if peer.metadata().is_some_and(|held| *heard <= held) {
+            return None;
         }
-        newer
+        let member = peer.member.as_mut()?;
+        let changed = member.metadata != heard.bytes;
+        member.metadata = Arc::clone(&heard.bytes);
+        peer.told = Some(heard.told);
+        Some(changed)
     }
 
     /// Passes on what is held of a member.
@@ -402,16 +398,8 @@ impl Membership {
         if !said {
             return;
         }
-        if !own && !bad && self.acknowledged {
-            // An earlier life of this name was outdone before anybody spoke of this one. So another node runs under it.
-            if self.rival == Some(word.creation) {
-                return;
-            }
-            self.rival = Some(word.creation);
-            actions.push(Action::Notify(Notice::Conflict {
-                kept: self.me.clone(),
-                refused: word.creation,
-            }));
+        if !own && !bad && !self.outdo_rival(word.creation, actions) {
+            return;
         }
         if own && matches!(word.claim, Claim::Suspect { .. } | Claim::Dead) {
             self.metrics.refutations += 1;
@@ -428,6 +416,29 @@ impl Membership {
         self.told = self.me.incarnation;
         actions.push(Action::Notify(Notice::Refreshed(self.me.clone())));
         self.spread(now, self.word_of_me());
+    }
+
+    /// Another creation of this node's name is said to be alive. An earlier life is outdone once or twice, before others
+    /// speak of this one; one that goes on is another running node, and this one does not go on for ever. False when it
+    /// is enough.
+    fn outdo_rival(&mut self, creation: u32, actions: &mut Vec<Action>) -> bool {
+        let outdone = match self.rival {
+            Some((rival, outdone)) if rival == creation => outdone,
+            Some(_) | None => 0,
+        };
+        self.rival = Some((creation, outdone.saturating_add(1)));
+        let first = if self.acknowledged {
+            0
+        } else {
+            MAX_OUTDONE - 1
+        };
+        if outdone == first {
+            actions.push(Action::Notify(Notice::Conflict {
+                kept: self.me.clone(),
+                refused: creation,
+            }));
+        }
+        outdone < MAX_OUTDONE
     }
 
     /// The name's known life may still answer: asks it before another one is believed.
