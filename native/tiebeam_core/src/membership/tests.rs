@@ -1,13 +1,14 @@
 //! The rules of membership, one by one, on a clock of the test's own.
 
+mod greeting;
 mod net;
+mod node;
+mod rules;
+mod several;
 
-use alloc::string::{String, ToString};
-use std::vec;
+use alloc::string::String;
 
 use super::*;
-use crate::{Command, Status};
-use net::Net;
 
 fn name(text: &str) -> NodeName {
     NodeName::parse(text).unwrap()
@@ -45,171 +46,4 @@ fn news_of(notice: &Notice) -> Option<String> {
         Notice::Health { .. } => return None,
     };
     Some(std::format!("{word} {}#{}", member.node, member.creation))
-}
-
-#[test]
-fn two_nodes_meet_and_stay_together() {
-    let mut net = Net::cluster(2, |config| config);
-    net.run(60_000);
-    assert_eq!(net.news("n0@h"), [] as [&str; 0]);
-    assert_eq!(net.news("n1@h"), [] as [&str; 0]);
-    let metrics = net.view("n0@h").metrics();
-    assert!(
-        metrics.probes > 200 && metrics.probes_failed == 0,
-        "{metrics:?}"
-    );
-}
-
-#[test]
-fn a_node_that_ends_is_suspected_then_dead_everywhere_once() {
-    let mut net = Net::cluster(8, |config| config);
-    net.kill("n7@h");
-    net.run(3_000);
-    for number in 0..7 {
-        assert_eq!(
-            net.news(&Net::name(number)),
-            ["suspect n7@h#1", "down n7@h#1"],
-            "n{number}"
-        );
-    }
-    net.run(60_000);
-}
-
-#[test]
-fn a_restart_is_down_then_up_once_everywhere() {
-    let mut net = Net::cluster(8, |config| config);
-    net.kill("n7@h");
-    net.run(100);
-    net.start(Config {
-        creation: 2,
-        ..Net::config(7)
-    });
-    net.run(2_000);
-    for number in 0..7 {
-        let mut news = net.news(&Net::name(number));
-        news.retain(|word| word.starts_with("up") || word.starts_with("down"));
-        assert_eq!(news, ["down n7@h#1", "up n7@h#2"], "n{number}");
-    }
-}
-
-#[test]
-fn a_frozen_node_is_evicted_by_all_and_comes_back() {
-    let mut net = Net::cluster(5, |config| Config {
-        evict: true,
-        ..config
-    });
-    net.freeze("n4@h");
-    net.run(4_000);
-    for number in 0..4 {
-        assert_eq!(
-            net.news(&Net::name(number)),
-            ["suspect n4@h#1", "down n4@h#1"],
-            "n{number}"
-        );
-    }
-    assert_eq!(net.evictions.len(), 4, "{:?}", net.evictions);
-    net.thaw("n4@h");
-    net.run(12_000);
-    for number in 0..5 {
-        let members = net.members(&Net::name(number));
-        assert!(
-            members.iter().all(|member| member.status == Status::Alive),
-            "n{number}: {members:?}"
-        );
-    }
-}
-
-#[test]
-fn without_eviction_a_frozen_node_is_contested_until_its_connection_ends() {
-    let mut net = Net::cluster(5, |config| config);
-    net.freeze("n4@h");
-    net.run(10_000);
-    assert_eq!(
-        net.news("n0@h"),
-        ["suspect n4@h#1", "contested n4@h: eviction is switched off"]
-    );
-    net.disconnect(&name("n0@h"), &name("n4@h"));
-    net.run(10);
-    assert_eq!(net.news("n0@h").last().unwrap(), "down n4@h#1");
-}
-
-#[test]
-fn a_leave_is_left_everywhere_and_never_suspected() {
-    let mut net = Net::cluster(8, |config| config);
-    net.ask("n7@h", Command::Leave);
-    net.run(1_500);
-    for number in 0..7 {
-        assert_eq!(net.news(&Net::name(number)), ["left n7@h#1"], "n{number}");
-    }
-    net.run(30_000);
-    assert_eq!(net.news("n0@h"), ["left n7@h#1"]);
-}
-
-#[test]
-fn metadata_spread_in_a_second_without_down_or_up() {
-    let mut net = Net::cluster(8, |config| config);
-    net.ask("n3@h", Command::SetMetadata(b"zone=1".to_vec()));
-    net.run(1_000);
-    for number in [0, 1, 2, 4, 5, 6, 7] {
-        let member = net.member(&Net::name(number), "n3@h").unwrap();
-        assert_eq!(*member.metadata, *b"zone=1", "n{number}");
-        let news = net.news(&Net::name(number));
-        assert!(
-            news.iter()
-                .all(|word| word.starts_with("updated") || word.starts_with("refreshed")),
-            "{news:?}"
-        );
-    }
-}
-
-#[test]
-fn a_broadcast_is_delivered_once_to_all_and_to_who_joins_later() {
-    let mut net = Net::cluster(8, |config| config);
-    net.loss = 200;
-    net.ask("n3@h", Command::Broadcast(b"hello".to_vec()));
-    net.run(30_000);
-    net.start(Net::config(8));
-    net.run(10_000);
-    for number in [0, 1, 2, 4, 5, 6, 7, 8] {
-        let mut news = net.news(&Net::name(number));
-        news.retain(|word| word.starts_with("broadcast"));
-        assert_eq!(news, ["broadcast n3@h: hello"], "n{number}");
-    }
-    net.run(120_000);
-    assert_eq!(
-        net.news("n0@h")
-            .iter()
-            .filter(|word| word.starts_with("broadcast"))
-            .count(),
-        1
-    );
-}
-
-#[test]
-fn a_plain_node_is_observed_declared_dead_and_returns() {
-    let mut net = Net::cluster(4, |config| Config {
-        evict: true,
-        ..config
-    });
-    net.start_plain("p@h", &["n0@h", "n1@h", "n2@h", "n3@h"]);
-    net.run(5_000);
-    for number in 0..4 {
-        assert_eq!(net.news(&Net::name(number)), ["up p@h#0"], "n{number}");
-    }
-    net.notices.clear();
-    net.freeze("p@h");
-    net.run(4_000);
-    for number in 0..4 {
-        assert_eq!(
-            net.news(&Net::name(number)),
-            ["suspect p@h#0", "down p@h#0"],
-            "n{number}"
-        );
-    }
-    net.thaw("p@h");
-    net.notices.clear();
-    net.run(12_000);
-    for number in 0..4 {
-        assert_eq!(net.news(&Net::name(number)), ["up p@h#0"], "n{number}");
-    }
 }

@@ -1,0 +1,1 @@
+//! The rules of SWIM and Lifeguard as one node follows them.
