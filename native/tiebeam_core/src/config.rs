@@ -162,6 +162,9 @@ impl Config {
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let timing = &self.timing;
+        if self.kind == Kind::Plain {
+            return Err(ConfigError::Kind);
+        }
         if self.cluster.is_empty() || self.cluster.len() > MAX_CLUSTER_BYTES {
             return Err(ConfigError::Cluster {
                 bytes: self.cluster.len(),
@@ -222,6 +225,8 @@ impl Config {
 /// A setting that cannot be used. The caller's mistake: no cluster was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigError {
+    /// The kind is [`Kind::Plain`], which is for nodes that run no Tiebeam.
+    Kind,
     /// The cluster's identity is empty or longer than [`MAX_CLUSTER_BYTES`].
     Cluster {
         /// Its length.
@@ -263,6 +268,7 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Kind => f.write_str("kind must be Rust or Beam: plain nodes run no Tiebeam"),
             Self::Cluster { bytes } => {
                 write!(
                     f,

@@ -129,8 +129,12 @@ impl Membership {
             }
             return;
         }
+        let table = matches!(message.body, Body::Table { .. });
         for word in message.words {
-            self.hear(now, word, actions);
+            match table {
+                true => self.hear_entry(now, &from, word, actions),
+                false => self.hear(now, word, actions),
+            }
         }
         for broadcast in message.broadcasts {
             self.hear_broadcast(now, broadcast, actions);
@@ -190,6 +194,10 @@ impl Membership {
             link.refused = false;
             peer.greetings = 0;
             self.timers.cancel(&Timer::Greet(from.clone()));
+        } else if before.is_none() && message.body == Body::Leave {
+            // It leaves before it was ever heard of.
+            link.introduced = true;
+            self.timers.cancel(&Timer::Greet(from.clone()));
         } else if before.is_none() {
             // A member that this node forgot, or never met: its hello tells the rest.
             link.introduced = false;
@@ -216,14 +224,15 @@ impl Membership {
             };
             let leaves = word.claim == Claim::Left;
             if heads || leaves || !self.is(Mutation::NoSenderIncarnation) {
-                self.compare_sender(now, from, word, hello, actions);
+                self.compare_sender(now, from, word, &message.body, actions);
             }
         }
         if let Some(held) = hello.and_then(|hello| hello.held) {
             let incarnation = self.me.incarnation;
             self.hear_held(now, from, held, actions);
-            if self.me.incarnation != incarnation {
-                // What it holds was outdone: it should know at once.
+            let asked = matches!(message.body, Body::Hello(_));
+            if self.me.incarnation != incarnation && !asked {
+                // What it holds was outdone: it should know at once. Who asked gets a welcome anyway.
                 self.send_hello(now, Body::Hello, from, actions);
             }
         }
@@ -233,28 +242,30 @@ impl Membership {
         same
     }
 
+    /// What a sender says of itself, by word or by speaking at all.
     fn compare_sender(
         &mut self,
         now: Instant,
         from: &NodeName,
         word: Word,
-        hello: Option<&Hello>,
+        body: &Body,
         actions: &mut Vec<Action>,
     ) {
-        let stale = self
+        let Some(held) = self
             .member(from)
-            .is_some_and(|held| merge::compare(&word, held, self.mutation).is_lt());
-        if !stale {
+            .filter(|held| merge::compare(&word, held, self.mutation).is_lt())
+        else {
             return self.hear(now, word, actions);
-        }
-        let left = self
-            .member(from)
-            .is_some_and(|held| held.status == Status::Left);
-        if hello.is_some() {
+        };
+        let (status, same) = (held.status, held.creation == word.creation);
+        match body {
             // The welcome, or the next hello, tells it what is held.
-            self.ignore(from.clone(), Why::Stale, actions);
-        } else if !(left && word.creation == self.member(from).map_or(0, |held| held.creation)) {
-            self.remind(now, from, actions);
+            Body::Hello(_) | Body::Welcome(_) => self.ignore(from.clone(), Why::Stale, actions),
+            // The ack does.
+            Body::Ping { .. } if status != Status::Alive => {}
+            // Who left knows.
+            _ if status == Status::Left && same => {}
+            _ => self.remind(now, from, actions),
         }
     }
 

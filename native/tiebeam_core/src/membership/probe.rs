@@ -6,7 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{Kind, Membership, Peer, Timer};
+use super::{Kind, Membership, Peer, Status, Timer};
 use crate::action::Action;
 use crate::identity::NodeName;
 use crate::message::{Body, Claim, Word};
@@ -325,6 +325,7 @@ impl Membership {
             return;
         };
         self.metrics.probes_failed += 1;
+        self.metrics.suspicions += u64::from(member.status == Status::Alive);
         // Each helper that did not even say that it heard nothing speaks against this node (Lifeguard, section 3.1).
         let silent = probe.helpers.values().filter(|nacked| !**nacked).count() as i32;
         let cost = match probe.helpers.is_empty() {

@@ -69,6 +69,11 @@ impl Suspicion {
         self.accusers.len() < MAX_ACCUSERS && self.accusers.insert(by)
     }
 
+    /// One who did not get an answer.
+    pub(super) fn accuser(&self) -> Option<&NodeName> {
+        self.accusers.first()
+    }
+
     /// How many found that the member does not answer.
     pub(super) fn accusers(&self) -> usize {
         self.accusers.len()

@@ -333,16 +333,32 @@ impl Membership {
         message
     }
 
-    /// What a table says of a member: with its metadata, and its death as a suspicion (memberlist's rule: a table may be
-    /// old, and who is alive can still refute that).
+    /// What a table says of a member: always with its metadata.
     fn table_word(&self, peer: &super::Peer) -> Option<Word> {
         let mut word = self.word_of(peer)?;
-        if word.claim == Claim::Dead {
-            word.claim = Claim::Suspect {
-                by: self.me.node.clone(),
-            };
-        }
         word.metadata = peer.metadata();
         Some(word)
+    }
+
+    /// A word in a table of `from`. A death there is a suspicion here (memberlist's rule): the table may be old, and who is
+    /// alive can still refute it.
+    pub(super) fn hear_entry(
+        &mut self,
+        now: Instant,
+        from: &NodeName,
+        mut word: Word,
+        actions: &mut Vec<Action>,
+    ) {
+        let here = self
+            .peers
+            .get(&word.node)
+            .is_some_and(|peer| peer.here().is_some());
+        if word.claim == Claim::Dead && word.node != self.me.node {
+            if !here {
+                return;
+            }
+            word.claim = Claim::Suspect { by: from.clone() };
+        }
+        self.hear(now, word, actions);
     }
 }

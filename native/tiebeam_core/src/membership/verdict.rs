@@ -94,9 +94,6 @@ impl Membership {
             true => min,
             false => min.times(u64::from(self.timing.suspicion_max_multiplier)),
         };
-        if by == self.me.node {
-            self.metrics.suspicions += 1;
-        }
         self.change(now, name, Status::Suspect);
         let Some(peer) = self.peers.get_mut(name) else {
             return;
@@ -130,13 +127,7 @@ impl Membership {
     }
 
     /// Somebody else suspects the same life.
-    pub(super) fn confirmed(
-        &mut self,
-        now: Instant,
-        word: &Word,
-        by: &NodeName,
-        _actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn confirmed(&mut self, now: Instant, word: &Word, by: &NodeName) {
         let fresh = !self.is(Mutation::NoConfirmation)
             && self
                 .peers
@@ -144,9 +135,6 @@ impl Membership {
                 .and_then(|peer| peer.suspicion.as_mut())
                 .is_some_and(|suspicion| suspicion.confirm(by.clone()));
         if fresh {
-            if *by == self.me.node {
-                self.metrics.suspicions += 1;
-            }
             self.schedule_verdict(now, &word.node);
             self.spread(now, word.clone());
         }
@@ -277,11 +265,10 @@ impl Membership {
         let Some(suspicion) = suspicion else {
             return;
         };
-        if suspicion.baseline.is_none() {
-            suspicion.baseline = Some(received);
-        }
         if suspicion.on_trial {
             self.judge(now, name, received, actions);
+        } else if suspicion.baseline.is_none() {
+            suspicion.baseline = Some(received);
         }
     }
 

@@ -33,15 +33,16 @@ impl Membership {
             Ordering::Equal => {
                 self.learn(now, &word, actions);
                 if let Claim::Suspect { by } = &word.claim {
-                    self.confirmed(now, &word, by, actions);
+                    self.confirmed(now, &word, by);
                 }
             }
             Ordering::Greater => {
+                let speaks = held.kind == Kind::Plain && word.kind != Kind::Plain;
                 if held.creation != word.creation && !self.begin_life(now, &word, actions) {
                     return;
                 }
                 match &word.claim {
-                    Claim::Alive => self.hear_alive(now, &word, actions),
+                    Claim::Alive => self.hear_alive(now, &word, speaks, actions),
                     Claim::Suspect { by } => {
                         let by = by.clone();
                         self.hear_suspect(now, &word, by, actions);
@@ -78,7 +79,7 @@ impl Membership {
         if word.kind != Kind::Plain {
             self.probes.add_member(&mut self.random, word.node.clone());
         }
-        self.hear_alive(now, &word, actions);
+        self.hear_alive(now, &word, false, actions);
         if let Claim::Suspect { by } = &word.claim {
             self.hear_suspect(now, &word, by.clone(), actions);
         }
@@ -171,7 +172,8 @@ impl Membership {
         self.peers.get(name)?.member.as_ref()
     }
 
-    fn hear_alive(&mut self, now: Instant, word: &Word, actions: &mut Vec<Action>) {
+    /// A member is alive. `speaks`: it was only observed so far, and now spoke for itself.
+    fn hear_alive(&mut self, now: Instant, word: &Word, speaks: bool, actions: &mut Vec<Action>) {
         let name = &word.node;
         let Some(before) = self.member(name).map(|member| member.status) else {
             return;
@@ -198,7 +200,7 @@ impl Membership {
                 self.metrics.recovered += 1;
                 Notice::Recovered(member)
             }
-            Status::Alive if changed => Notice::Updated(member),
+            Status::Alive if changed || speaks => Notice::Updated(member),
             Status::Alive => Notice::Refreshed(member),
         };
         actions.push(Action::Notify(notice));
@@ -222,7 +224,7 @@ impl Membership {
         };
         if matches!(before, Status::Dead | Status::Left) {
             // It was alive again in between.
-            self.hear_alive(now, word, actions);
+            self.hear_alive(now, word, false, actions);
         }
         self.suspect(now, name, word.incarnation, by);
         self.spread(now, word.clone());
@@ -290,9 +292,14 @@ impl Membership {
         let member = peer.member.as_ref()?;
         let claim = match member.status {
             Status::Alive => Claim::Alive,
-            Status::Suspect => Claim::Suspect {
-                by: self.me.node.clone(),
-            },
+            Status::Suspect => {
+                let accuser = peer
+                    .suspicion
+                    .as_ref()
+                    .and_then(|suspicion| suspicion.accuser());
+                let by = accuser.unwrap_or(&self.me.node).clone();
+                Claim::Suspect { by }
+            }
             Status::Dead => Claim::Dead,
             Status::Left => Claim::Left,
         };

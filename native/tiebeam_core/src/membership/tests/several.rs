@@ -1,6 +1,5 @@
 //! Several nodes: what one rule does to all of them.
 
-
 use super::net::Net;
 use super::*;
 use crate::{Command, Status};
