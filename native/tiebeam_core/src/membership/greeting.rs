@@ -183,6 +183,7 @@ impl Membership {
         let Some(peer) = self.peers.get_mut(from) else {
             return false;
         };
+        peer.heard = now;
         let before = peer.held();
         let Some(link) = &mut peer.link else {
             return false;

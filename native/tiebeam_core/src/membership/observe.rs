@@ -112,19 +112,21 @@ impl Membership {
         probe: u64,
         actions: &mut Vec<Action>,
     ) {
-        let Some(peer) = self.peers.get(node) else {
+        let Some(peer) = self.peers.get_mut(node) else {
             return;
         };
+        peer.heard = now;
         let visible = peer
             .link
             .as_ref()
             .is_some_and(|link| link.visible && !link.refused);
+        let ignores = self.mutation == Some(Mutation::PositiveEvidenceLoses);
         let incarnation = match &peer.member {
             None if visible => 1,
             Some(member) if member.kind == Kind::Plain => match member.status {
                 Status::Alive => member.incarnation,
                 // An answer is a witness, whoever missed others before.
-                Status::Suspect if self.is(Mutation::PositiveEvidenceLoses) => member.incarnation,
+                Status::Suspect if ignores => member.incarnation,
                 Status::Suspect | Status::Dead | Status::Left => {
                     member.incarnation.saturating_add(1)
                 }

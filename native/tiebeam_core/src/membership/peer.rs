@@ -24,6 +24,8 @@ pub(super) struct Peer {
     pub(super) suspicion: Option<Suspicion>,
     /// When its status last changed.
     pub(super) changed: Instant,
+    /// When it last spoke, or its kernel answered.
+    pub(super) heard: Instant,
     /// When it was last told, unasked, what is held of it.
     pub(super) reminded: Option<Instant>,
     /// A word of another creation that waits for whether the known one still answers.

@@ -485,22 +485,4 @@ impl Membership {
             self.send(now, &asker, body, actions);
         }
     }
-
-    /// Before this node's timer declares a member dead, it is asked once more; the ping says that it is suspected.
-    pub(super) fn last_call(&mut self, now: Instant, name: NodeName, actions: &mut Vec<Action>) {
-        let suspicion = self
-            .peers
-            .get_mut(&name)
-            .and_then(|peer| peer.suspicion.as_mut());
-        let Some(suspicion) = suspicion else {
-            return;
-        };
-        suspicion.called = true;
-        if self.is(Mutation::NoLastCall) {
-            return;
-        }
-        let number = self.probes.next_number();
-        self.knock(now, &name, number, actions);
-        self.schedule_last_call(now, name);
-    }
 }

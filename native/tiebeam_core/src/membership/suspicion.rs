@@ -21,7 +21,7 @@ pub(super) struct Suspicion {
     pub(super) baseline: Option<Option<u64>>,
     /// Somebody declared the member dead at the suspected incarnation.
     pub(super) condemned: bool,
-    /// The member was asked a last time.
+    /// The member was asked a last time, and the others whether they are there.
     pub(super) called: bool,
     /// Its time is over and the connection's count was asked for.
     pub(super) on_trial: bool,
@@ -52,6 +52,10 @@ impl Suspicion {
             on_trial: false,
             contested: None,
         }
+    }
+
+    pub(super) const fn since(&self) -> Instant {
+        self.since
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -95,6 +99,7 @@ impl Suspicion {
         self.max = self.min;
         self.baseline = Some(received);
         self.on_trial = false;
+        self.called = false;
         self.contested = Some(reason);
     }
 }

@@ -3,7 +3,8 @@
 //! A suspicion never touches a connection. When it is over, a member that is not connected is dead. One that is still
 //! connected is evicted if this node is sure enough, by all of these:
 //!
-//! - it sees a majority of the members that were last here together: else it may be the one that is cut off;
+//! - it heard a majority of the members that were last here together since the suspicion began: else it may be the one
+//!   that is cut off;
 //! - the member's connection carried nothing since the suspicion began: a node that is heard is not dead;
 //! - it is well itself, and did not stand still lately;
 //! - all members that run no Tiebeam are connected, so that they can be told: one node that alone disconnects a live one
@@ -172,21 +173,81 @@ impl Membership {
         }
     }
 
-    /// The time of a suspicion is over.
-    pub(super) fn verdict(&mut self, now: Instant, name: NodeName, actions: &mut Vec<Action>) {
+    /// Before this node's timer declares a member dead, it is asked once more; the ping says that it is suspected.
+    pub(super) fn last_call(&mut self, now: Instant, name: NodeName, actions: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };
         let Some(suspicion) = &mut peer.suspicion else {
             return;
         };
-        if !suspicion.called && !suspicion.condemned {
-            // Confirmations ended it before its last call was due.
+        let (first, since) = (!suspicion.called, suspicion.since());
+        suspicion.called = true;
+        if first && self.evict && peer.link.is_some() {
+            self.call_the_roll(now, &name, since, actions);
+        }
+        if !self.is(Mutation::NoLastCall) {
+            let number = self.probes.next_number();
+            self.knock(now, &name, number, actions);
+        }
+        self.schedule_last_call(now, name);
+    }
+
+    /// Asks whom this node has not heard since a suspicion began: who cannot hear them may not evict. A majority that is
+    /// only remembered is none: in a network that was just cut, half of it has not been missed yet.
+    fn call_the_roll(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        since: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let quiet = |peer: &super::Peer| {
+            let alive = peer
+                .member
+                .as_ref()
+                .is_some_and(|member| member.status == Status::Alive);
+            alive && peer.link.is_some() && peer.heard < since
+        };
+        let all = self
+            .peers
+            .iter()
+            .filter(|(other, peer)| *other != name && quiet(peer));
+        let all: Vec<NodeName> = all.map(|(other, _)| other.clone()).collect();
+        for other in all {
+            let number = self.probes.next_number();
+            self.knock(now, &other, number, actions);
+        }
+    }
+
+    /// Whether this node has heard a majority of the last stable view since a suspicion began.
+    fn hears_majority(&self, since: Instant) -> bool {
+        let heard = self.peers.values().filter(|peer| {
+            let alive = peer
+                .member
+                .as_ref()
+                .is_some_and(|member| member.status == Status::Alive);
+            alive && peer.heard >= since
+        });
+        (1 + heard.count() as u64) * 2 > u64::from(self.stable)
+    }
+
+    /// The time of a suspicion is over.
+    pub(super) fn verdict(&mut self, now: Instant, name: NodeName, actions: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&name) else {
+            return;
+        };
+        let linked = peer.link.is_some();
+        let Some(suspicion) = &mut peer.suspicion else {
+            return;
+        };
+        if !suspicion.called && (linked || !suspicion.condemned) {
+            // Others ended it before its last call was due.
             let at = now + self.timing.probe_timeout;
             self.last_call(now, name.clone(), actions);
             return self.timers.set(Timer::Verdict(name), at);
         }
-        if peer.link.is_some() {
+        if linked {
             suspicion.on_trial = true;
             actions.push(Action::Sample { node: name });
         } else {
@@ -297,7 +358,8 @@ impl Membership {
         let silent = suspicion.baseline == Some(received) || received.is_none();
         let evidence = Evidence {
             allowed: self.evict,
-            majority: !self.minority() || self.is(Mutation::EvictWithoutMajority),
+            majority: self.hears_majority(suspicion.since())
+                || self.is(Mutation::EvictWithoutMajority),
             silent: silent || self.is(Mutation::EvictHeard),
             well: (self.health.multiplier() <= WELL
                 && !self.stalls.lately(now, self.suspicion_min()))
