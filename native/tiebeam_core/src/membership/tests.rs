@@ -5,6 +5,7 @@ mod net;
 mod node;
 mod rules;
 mod several;
+mod verdicts;
 
 use alloc::string::String;
 

@@ -433,15 +433,14 @@ impl Membership {
         }
     }
 
-    /// Closes the connection of a dead member, here and at the members that cannot do so themselves.
+    /// Closes the connection of a dead member, here and at the members that cannot know by themselves.
     fn evict(&mut self, name: &NodeName, actions: &mut Vec<Action>) {
         self.metrics.evictions += 1;
-        let plain: Vec<NodeName> = self.plain(name).map(|(plain, _)| plain.clone()).collect();
-        for at in plain {
+        for (at, peer) in self.plain(name) {
             // One guardian tells for all.
-            if self.guardians(&at).first() == Some(&self.me.node) {
+            if peer.link.is_some() && self.guardians(at).first() == Some(&self.me.node) {
                 actions.push(Action::EvictAt {
-                    at,
+                    at: at.clone(),
                     node: name.clone(),
                 });
             }
@@ -449,20 +448,21 @@ impl Membership {
         actions.push(Action::Evict { node: name.clone() });
     }
 
-    /// Whether all members that run no Tiebeam can be told, but for `name` itself.
+    /// Whether all members that run no Tiebeam can be told, but for `name` itself. Who is suspect need not be: it would
+    /// not know of anybody.
     fn plain_reachable(&self, name: &NodeName) -> bool {
-        self.plain(name).all(|(_, peer)| peer.link.is_some())
+        self.plain(name).all(|(_, peer)| {
+            let suspect = peer.suspicion.is_some();
+            peer.link.is_some() || suspect
+        })
     }
 
+    /// The members that run no Tiebeam, but for `name`.
     fn plain<'a>(
         &'a self,
-        but: &'a NodeName,
+        name: &'a NodeName,
     ) -> impl Iterator<Item = (&'a NodeName, &'a super::Peer)> {
-        self.peers.iter().filter(move |(name, peer)| {
-            *name != but
-                && peer.member.as_ref().is_some_and(|member| {
-                    member.kind == Kind::Plain && member.status == Status::Alive
-                })
-        })
+        let others = self.peers.iter().filter(move |(other, _)| *other != name);
+        others.filter(|(_, peer)| peer.is_plain() && peer.here().is_some())
     }
 }

@@ -66,7 +66,7 @@ impl Node {
         self.live_until(until, &[])
     }
 
-    /// The same, while `others` answer each ping.
+    /// The same, while `others` answer each ping, and hear nothing of whom they are asked to ping.
     pub(super) fn live_until(&mut self, until: u64, others: &[&str]) -> Vec<Action> {
         let mut actions = Vec::new();
         while let Some(deadline) = self.cluster.deadline() {
@@ -77,17 +77,20 @@ impl Node {
             self.now = self.now.max(due);
             let done = self.step(Event::Woke);
             for (to, message) in sent(&done) {
-                if let Body::Ping { number } = message.body
-                    && others.contains(&&*to)
-                {
-                    let held = self.status(&to).map_or(0, |(incarnation, _)| incarnation);
-                    let ack = Body::Ack {
+                if !others.contains(&&*to) {
+                    continue;
+                }
+                let held = self.status(&to).map_or(0, |(incarnation, _)| incarnation);
+                let answer = match message.body {
+                    Body::Ping { number } => Body::Ack {
                         number,
                         creation: 1,
                         incarnation: held,
-                    };
-                    actions.extend(self.received(&to, message_of(1, held, ack)));
-                }
+                    },
+                    Body::PingReq { number, .. } => Body::Nack { number },
+                    _ => continue,
+                };
+                actions.extend(self.received(&to, message_of(1, held, answer)));
             }
             actions.extend(done);
         }

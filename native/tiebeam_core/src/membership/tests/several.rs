@@ -170,3 +170,202 @@ fn a_plain_node_is_observed_declared_dead_and_returns() {
         assert_eq!(net.news(&Net::name(number)), ["up p@h#0"], "n{number}");
     }
 }
+
+#[test]
+fn a_restart_of_all_converges_and_no_newborn_is_taken_for_dead() {
+    let mut net = Net::cluster(16, |config| config);
+    for number in 0..16 {
+        net.kill(&Net::name(number));
+        net.start(Config {
+            creation: 2,
+            ..Net::config(number)
+        });
+        net.run(200);
+    }
+    net.run(10_000);
+    for number in 0..16 {
+        let members = net.members(&Net::name(number));
+        let back = |member: &Member| member.status == Status::Alive && member.creation == 2;
+        assert!(
+            members.len() == 16 && members.iter().all(back),
+            "n{number}: {members:?}"
+        );
+    }
+    let dead = |notice: &Notice| matches!(notice, Notice::Down(member) if member.creation == 2);
+    assert!(!net.notices.iter().any(|(_, _, notice)| dead(notice)));
+}
+
+#[test]
+fn both_halves_of_a_cut_network_evict_nobody_and_merge_again() {
+    let mut net = Net::cluster(8, |config| Config {
+        evict: true,
+        ..config
+    });
+    for (a, b) in (0..4).flat_map(|a| (4..8).map(move |b| (a, b))) {
+        net.cut(&Net::name(a), &Net::name(b));
+        net.cut(&Net::name(b), &Net::name(a));
+    }
+    net.run(30_000);
+    assert_eq!(net.evictions, []);
+    for number in 0..8 {
+        assert!(net.view(&Net::name(number)).health().minority, "n{number}");
+    }
+    net.heal();
+    net.run(5_000);
+    for number in 0..8 {
+        let members = net.members(&Net::name(number));
+        assert!(
+            members.iter().all(|member| member.status == Status::Alive),
+            "n{number}: {members:?}"
+        );
+        assert!(!net.view(&Net::name(number)).health().minority);
+    }
+}
+
+#[test]
+fn a_network_that_was_torn_apart_is_dialled_together() {
+    let mut net = Net::cluster(8, |config| config);
+    for (a, b) in (0..4).flat_map(|a| (4..8).map(move |b| (a, b))) {
+        net.cut(&Net::name(a), &Net::name(b));
+        net.disconnect(&name(&Net::name(a)), &name(&Net::name(b)));
+    }
+    net.run(30_000);
+    assert_eq!(
+        net.notices
+            .iter()
+            .filter(|(_, _, notice)| matches!(notice, Notice::Down(_)))
+            .count(),
+        32
+    );
+    net.heal();
+    net.run(12_000);
+    for number in 0..8 {
+        let members = net.members(&Net::name(number));
+        assert!(
+            members.iter().all(|member| member.status == Status::Alive),
+            "n{number}: {members:?}"
+        );
+    }
+}
+
+#[test]
+fn one_cut_link_harms_nobody() {
+    for one_way in [true, false] {
+        let mut net = Net::cluster(5, |config| Config {
+            evict: true,
+            ..config
+        });
+        net.cut("n1@h", "n2@h");
+        if !one_way {
+            net.cut("n2@h", "n1@h");
+        }
+        net.run(120_000);
+        let bad = |notice: &Notice| matches!(notice, Notice::Suspect(_) | Notice::Down(_));
+        assert!(
+            !net.notices.iter().any(|(_, _, notice)| bad(notice)),
+            "one way: {one_way}"
+        );
+        assert!(
+            net.view("n1@h").metrics().indirect > 100,
+            "others were asked"
+        );
+    }
+}
+
+#[test]
+fn lost_messages_kill_nobody() {
+    let mut net = Net::cluster(12, |config| Config {
+        evict: true,
+        ..config
+    });
+    net.loss = 150;
+    net.run(300_000);
+    let count = |which: fn(&Notice) -> bool| {
+        net.notices
+            .iter()
+            .filter(|(_, _, notice)| which(notice))
+            .count()
+    };
+    assert_eq!(count(|notice| matches!(notice, Notice::Down(_))), 0);
+    let suspected = count(|notice| matches!(notice, Notice::Suspect(_)));
+    let recovered = count(|notice| matches!(notice, Notice::Recovered(_)));
+    assert!(suspected > 100, "messages were lost: {suspected}");
+    assert!(recovered + 20 > suspected, "{recovered} of {suspected}");
+}
+
+#[test]
+fn a_stalled_node_blames_nobody() {
+    let mut net = Net::cluster(8, |config| Config {
+        evict: true,
+        ..config
+    });
+    for _ in 0..10 {
+        net.freeze("n3@h");
+        net.run(600);
+        net.thaw("n3@h");
+        net.run(250);
+    }
+    assert!(
+        net.view("n3@h").health().stalls >= 3,
+        "the longer its periods, the less a pause hurts"
+    );
+    assert!(
+        !net.notices
+            .iter()
+            .any(|(_, _, notice)| matches!(notice, Notice::Down(_)))
+    );
+    assert!(
+        !net.news("n3@h")
+            .iter()
+            .any(|word| word.starts_with("suspect") && !word.contains("n3@h")),
+        "{:?}",
+        net.news("n3@h")
+    );
+}
+
+#[test]
+fn a_plain_node_behind_one_cut_link_is_witnessed_by_the_others() {
+    let mut net = Net::cluster(4, |config| Config {
+        evict: true,
+        ..config
+    });
+    net.start_plain("p@h", &["n0@h", "n1@h", "n2@h", "n3@h"]);
+    net.run(5_000);
+    net.notices.clear();
+    for number in 0..4 {
+        let other = Net::name(number);
+        net.cut("p@h", &other);
+        net.disconnect(&name("p@h"), &name(&other));
+        net.run(10_000);
+        net.heal();
+        net.run(15_000);
+    }
+    let down = |notice: &Notice| matches!(notice, Notice::Down(_));
+    assert!(
+        !net.notices.iter().any(|(_, _, notice)| down(notice)),
+        "{:?}",
+        net.news("n0@h")
+    );
+}
+
+#[test]
+fn equal_tables_cost_one_small_message() {
+    let mut net = Net::cluster(6, |config| config);
+    net.run(30_000);
+    let before: Vec<Metrics> = (0..6)
+        .map(|number| net.view(&Net::name(number)).metrics())
+        .collect();
+    net.run(120_000);
+    for (number, before) in before.iter().enumerate() {
+        let after = net.view(&Net::name(number as u64)).metrics();
+        let syncs = after.syncs - before.syncs;
+        let probes = after.probes - before.probes;
+        assert!((8..=18).contains(&syncs), "{syncs}");
+        let bytes = after.sent_bytes - before.sent_bytes;
+        assert!(
+            bytes < 200 * syncs + 100 * probes,
+            "{bytes} bytes, {syncs} syncs, {probes} probes"
+        );
+        assert!(after.syncs_equal > before.syncs_equal);
+    }
+}
