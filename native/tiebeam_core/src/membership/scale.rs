@@ -25,8 +25,8 @@ fn log2(n: u32) -> u64 {
 pub(super) fn suspicion_min(multiplier: u32, members: u32, interval: Duration) -> Duration {
     // log10(2) = 30103 / 100000.
     let log10 = (log2(members) * 30_103 / 100_000).max(1 << 20);
-    let micros =
-        u128::from(interval.as_micros()) * u128::from(multiplier) * u128::from(log10) >> 20;
+    let product = u128::from(interval.as_micros()) * u128::from(multiplier) * u128::from(log10);
+    let micros = product >> 20;
     Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 
