@@ -111,7 +111,7 @@ pub enum Notice {
     Suspect(Member),
     /// A suspect is alive after all.
     Recovered(Member),
-    /// A member that is alive has new metadata.
+    /// A member that is alive has new metadata, or was only observed so far and now speaks for itself.
     Updated(Member),
     /// A member that is dead for the others, or was suspected for the whole time, stays connected and listed as a
     /// suspect: this node's evidence does not suffice to evict it. Its connection decides (OTP's net ticks).

@@ -12,7 +12,15 @@
 //! 4. [`Action::Send`] is best effort: bytes may be lost, but two sends over one connection are never swapped, and the
 //!    bytes of a connection arrive between its [`Event::Connected`] and its [`Event::Disconnected`]. A send to a node that
 //!    is not connected makes the driver dial it in the background; the bytes themselves may be dropped.
-//! 5. [`Event::Woke`] comes at [`Cluster::deadline`]; early or late is safe. The first deadline is [`Instant::ZERO`].
+//! 5. [`Event::Woke`] comes at [`Cluster::deadline`]. Early is safe. Late is safe too, but it is noticed: a deadline that
+//!    passed by more than two rounds of gossip without any step is taken for a node that stood still, and raises its
+//!    [`Health`]. The first deadline is [`Instant::ZERO`].
+//! 6. [`Action::Sample`] is answered by one [`Event::Sampled`] before anything else is stepped. [`Action::Observe`] is
+//!    answered by [`Event::Observed`], or by nothing; it neither dials nor blocks.
+//! 7. [`Action::Evict`] and [`Action::EvictAt`] close connections. The end of one of this node's own comes back as
+//!    [`Event::Disconnected`], like any other.
+//! 8. The driver answers for the host: a node that serves nothing else must not go on stepping. Both drivers run where
+//!    the work of their node runs.
 //!
 //! # Two nodes
 //!
@@ -46,7 +54,8 @@
 //! # Reading path
 //!
 //! `cluster` is the one file that knows all machines; `event` and `action` are its vocabulary; `membership` says who is
-//! here; `message` is what cores say to each other, and `message/codec` the same in bytes.
+//! here, and its first lines say in which file which part of SWIM is; `message` is what cores say to each other, and
+//! `message/codec` the same in bytes.
 #![no_std]
 #![forbid(unsafe_code)]
 

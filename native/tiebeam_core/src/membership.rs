@@ -1,10 +1,11 @@
-//! Membership: who is here (SWIM with the extensions of Lifeguard).
+//! Membership: who is here (SWIM: Das, Gupta and Motivala, 2002; Lifeguard: Dadgar, Phillips and Currey, 2017).
 //!
-//! Each member probes one other per period, directly, then through others (`probe`). Who answers nobody is suspected,
-//! and declared dead when nothing is heard of it in time (`suspicion`, `verdict`). Words about members ride along on all
-//! small messages (`gossip`), and tables are exchanged now and then for what gossip missed (`sync`). Which of two words
-//! wins is decided in `merge`; what follows from a word in `word`. Nodes that run no Tiebeam are asked by their guardians
-//! (`observe`).
+//! Each member probes one other per period, directly, then through others (`probe`, `helper`). Who answers nobody is
+//! suspected (`suspicion`), and declared dead when nothing is heard of it in time (`verdict`). Words about members ride
+//! along on all small messages (`gossip`), and tables are compared now and then for what gossip missed (`sync`). Which of
+//! two words wins is decided in `merge`; what follows from a word in `word`, from one about this node itself in `refute`,
+//! from one about another life of a name in `conflict`. Connections and what arrives over them: `greeting`. Nodes that
+//! run no Tiebeam are asked by their guardians (`observe`). A node that is slow itself finds out (`health`, `stall`).
 //!
 //! ```text
 //!                 hello, welcome, word                  no answer: probe           not refuted in time
@@ -17,14 +18,17 @@
 //! ```
 
 mod broadcast;
+mod conflict;
 mod gossip;
 mod greeting;
 mod health;
+mod helper;
 mod member;
 mod merge;
 mod observe;
 mod peer;
 mod probe;
+mod refute;
 mod scale;
 mod stall;
 mod suspicion;

@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use super::helper::{MAX_RELAYS, Relay};
 use super::{Kind, Membership, Peer, Status, Timer};
 use crate::action::Action;
 use crate::identity::NodeName;
@@ -16,12 +17,6 @@ use crate::time::{Duration, Instant};
 
 /// The most probes in flight. When so many connections end at once, the round finds the rest.
 const MAX_IN_FLIGHT: usize = 64;
-
-/// The most requests of others that are worked on at a time; who asks beyond that gets no nack, and asks others.
-const MAX_RELAYS: usize = 256;
-
-/// The part of the probe timeout after which a helper says that it heard nothing, in percent (Lifeguard, section 3.1).
-const NACK_AT: u64 = 80;
 
 /// A probe in flight.
 #[derive(Debug)]
@@ -37,21 +32,12 @@ struct Probe {
     helpers: BTreeMap<NodeName, bool>,
 }
 
-/// A probe for somebody else.
-#[derive(Debug)]
-struct Relay {
-    asker: NodeName,
-    number: u64,
-    target: NodeName,
-    nacked: bool,
-}
-
 /// The probes, and whose turn it is.
 #[derive(Debug)]
 pub(super) struct Probes {
     number: u64,
     flying: BTreeMap<u64, Probe>,
-    relays: BTreeMap<u64, Relay>,
+    pub(super) relays: BTreeMap<u64, Relay>,
     /// The members that speak, shuffled once per round.
     order: Vec<NodeName>,
     position: usize,
@@ -414,75 +400,6 @@ impl Membership {
             && let Some(nacked) = probe.helpers.get_mut(from)
         {
             *nacked = true;
-        }
-    }
-
-    /// Another member asks to probe `node` for it.
-    pub(super) fn probe_for(
-        &mut self,
-        now: Instant,
-        asker: NodeName,
-        number: u64,
-        node: NodeName,
-        actions: &mut Vec<Action>,
-    ) {
-        if node == self.me.node {
-            let answer = Body::Ack {
-                number,
-                creation: self.me.creation,
-                incarnation: self.me.incarnation,
-            };
-            return self.send(now, &asker, answer, actions);
-        }
-        // A name that is no member here is not dialled on a stranger's word.
-        let known = self
-            .peers
-            .get(&node)
-            .is_some_and(|peer| peer.member.is_some());
-        if !known || self.probes.relays.len() >= MAX_RELAYS {
-            return;
-        }
-        let own = self.probes.next_number();
-        let relay = Relay {
-            asker,
-            number,
-            target: node.clone(),
-            nacked: false,
-        };
-        self.probes.relays.insert(own, relay);
-        self.knock(now, &node, own, actions);
-        let micros = self
-            .timing
-            .probe_timeout
-            .as_micros()
-            .saturating_mul(NACK_AT)
-            / 100;
-        self.timers
-            .set(Timer::Nack(own), now + Duration::from_micros(micros));
-    }
-
-    /// A node did not answer yet: says so, and still passes on a late answer for a while.
-    pub(super) fn nack(&mut self, now: Instant, number: u64, actions: &mut Vec<Action>) {
-        let Some(relay) = self.probes.relays.get_mut(&number) else {
-            return;
-        };
-        if relay.nacked {
-            self.probes.relays.remove(&number);
-            return;
-        }
-        relay.nacked = true;
-        let (asker, body) = (
-            relay.asker.clone(),
-            Body::Nack {
-                number: relay.number,
-            },
-        );
-        self.timers.set(
-            Timer::Nack(number),
-            now + self.timing.probe_interval.times(8),
-        );
-        if !self.is(Mutation::NoNack) {
-            self.send(now, &asker, body, actions);
         }
     }
 }

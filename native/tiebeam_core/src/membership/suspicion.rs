@@ -2,9 +2,12 @@
 
 use alloc::collections::BTreeSet;
 
-use super::scale;
+use super::member::{Kind, Status};
+use super::{Membership, Timer, scale};
 use crate::action::Contest;
 use crate::identity::NodeName;
+use crate::message::Word;
+use crate::mutation::Mutation;
 use crate::time::{Duration, Instant};
 
 /// A member is suspected. Pure: it knows its deadline, and others set the timers.
@@ -101,6 +104,99 @@ impl Suspicion {
         self.on_trial = false;
         self.called = false;
         self.contested = Some(reason);
+    }
+}
+
+impl Membership {
+    /// How long a suspicion lasts at least.
+    pub(super) fn suspicion_min(&self) -> Duration {
+        let timing = &self.timing;
+        scale::suspicion_min(
+            timing.suspicion_multiplier,
+            self.count(),
+            timing.probe_interval,
+        )
+    }
+
+    /// A suspicion begins, or begins anew at a higher incarnation.
+    pub(super) fn suspect(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        incarnation: u64,
+        by: NodeName,
+    ) {
+        let plain = self
+            .member(name)
+            .is_some_and(|member| member.kind == Kind::Plain);
+        let min = self.suspicion_min();
+        let others = self.count().saturating_sub(2);
+        let wanted = match plain {
+            // All guardians but the first.
+            true => self.guardians(name).len().saturating_sub(1) as u32,
+            false => self.timing.suspicion_multiplier.saturating_sub(2),
+        };
+        // Who cannot be confirmed must not wait for it (memberlist's rule for small clusters).
+        let needed = if wanted > others { 0 } else { wanted };
+        let max = match self.is(Mutation::NoDynamicSuspicion) {
+            true => min,
+            false => min.times(u64::from(self.timing.suspicion_max_multiplier)),
+        };
+        self.change(now, name, Status::Suspect);
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if let Some(member) = &mut peer.member {
+            member.incarnation = incarnation;
+            peer.suspicion = Some(Suspicion::new(now, by, min, max, needed));
+        }
+        self.schedule_verdict(now, name);
+    }
+
+    /// Somebody else suspects the same life.
+    pub(super) fn confirmed(&mut self, now: Instant, word: &Word, by: &NodeName) {
+        let fresh = !self.is(Mutation::NoConfirmation)
+            && self
+                .peers
+                .get_mut(&word.node)
+                .and_then(|peer| peer.suspicion.as_mut())
+                .is_some_and(|suspicion| suspicion.confirm(by.clone()));
+        if fresh {
+            self.schedule_verdict(now, &word.node);
+            self.spread(now, word.clone());
+        }
+    }
+
+    pub(super) fn schedule_verdict(&mut self, now: Instant, name: &NodeName) {
+        let suspicion = self
+            .peers
+            .get(name)
+            .and_then(|peer| peer.suspicion.as_ref());
+        if let Some(due) = suspicion.map(Suspicion::deadline) {
+            self.timers.set(Timer::Verdict(name.clone()), due);
+            self.schedule_last_call(now, name.clone());
+        }
+    }
+
+    /// Two last pings: one and a half periods before the end, and just under one period, so that a lost one is made up
+    /// for and each has the time for an answer.
+    pub(super) fn schedule_last_call(&mut self, now: Instant, name: NodeName) {
+        let suspicion = self
+            .peers
+            .get(&name)
+            .and_then(|peer| peer.suspicion.as_ref());
+        let Some(due) = suspicion.map(Suspicion::deadline) else {
+            return;
+        };
+        let interval = self.timing.probe_interval.as_micros();
+        let left = due.since(now).as_micros();
+        let call = [interval / 2 * 3, interval / 5 * 4]
+            .into_iter()
+            .find(|before| left > *before);
+        if let Some(before) = call {
+            let at = now + Duration::from_micros(left - before);
+            self.timers.set(Timer::LastCall(name), at);
+        }
     }
 }
 
