@@ -46,7 +46,7 @@ impl Cluster {
     /// Tells the cluster what happened at `now`; appends what must be done, in order, to `actions`.
     ///
     /// Never fails and never panics, whatever other nodes send: bytes that mean nothing become one
-    /// [`Notice::Ignored`]. The work is bounded by the limits of the crate, not by what was received.
+    /// [`Notice::Ignored`](crate::Notice::Ignored). The work is bounded by the limits of the crate, not by what was received.
     pub fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
         self.now = self.now.max(now);
         let now = self.now;
