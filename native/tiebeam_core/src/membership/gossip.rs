@@ -158,13 +158,15 @@ impl Membership {
                         super::Status::Left => false,
                     })
         });
+        // Who is alone has nobody to tell; the next who comes compares tables.
+        let alone = targets.is_empty();
         for target in targets {
             if self.gossip.is_empty() && self.broadcasts.is_empty() {
                 break;
             }
             self.send(now, &target, Body::Gossip, actions);
         }
-        if !(self.gossip.is_empty() && self.broadcasts.is_empty()) {
+        if !(alone || self.gossip.is_empty() && self.broadcasts.is_empty()) {
             self.timers
                 .set(Timer::Gossip, now + self.timing.gossip_interval);
         }

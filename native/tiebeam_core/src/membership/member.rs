@@ -40,9 +40,9 @@ pub enum Status {
 pub struct Member {
     /// The node's name: one member per name.
     pub node: NodeName,
-    /// Which start of the name.
+    /// Which start of the name; 0 of a [`Kind::Plain`] node, which is not known.
     pub creation: u32,
-    /// Its latest word about itself.
+    /// Its latest word about itself; of a [`Kind::Plain`] node, how often others had to witness that it is alive.
     pub incarnation: u64,
     /// What it is.
     pub kind: Kind,

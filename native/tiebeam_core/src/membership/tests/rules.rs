@@ -436,6 +436,53 @@ fn the_last_incarnation_is_survived() {
     a.live_until(30_000, &["b@h"]);
 }
 
+/// A word is passed on λ log n times (SWIM, section 4.1), and twice as often while messages are lost.
+#[test]
+fn words_are_passed_on_a_bounded_number_of_times_and_twice_as_often_in_doubt() {
+    for (doubt, expected) in [(false, 4), (true, 8)] {
+        let mut a = Node::among(config("a@h"), &OTHERS);
+        a.live_until(10_000, &OTHERS);
+        if doubt {
+            next_ping(&mut a);
+            let until = a.now + 1_001;
+            a.sleep_until(until);
+            assert!(a.cluster.view().health().multiplier > 1);
+        }
+        a.received("b@h", gossip([word("x@h", 1, 0, Claim::Alive)]));
+        let until = a.now + 2_500;
+        let told = sent(&a.sleep_until(until))
+            .into_iter()
+            .flat_map(|(_, message)| message.words);
+        let copies = told
+            .filter(|word| word.node == name("x@h") && word.claim == Claim::Alive)
+            .count();
+        assert_eq!(copies, expected, "in doubt: {doubt}");
+    }
+}
+
+#[test]
+fn a_node_alone_sleeps() {
+    let mut a = Node::new(config("a@h"));
+    asked(&mut a, Command::SetMetadata(b"x".to_vec()));
+    asked(&mut a, Command::Broadcast(b"x".to_vec()));
+    let mut woken = 0;
+    while a.now < 60_000 {
+        a.now = a
+            .cluster
+            .deadline()
+            .unwrap()
+            .as_micros()
+            .div_ceil(1000)
+            .max(a.now);
+        a.step(Event::Woke);
+        woken += 1;
+    }
+    assert!(
+        woken < 80,
+        "one period per second, and the exchange of tables: {woken}"
+    );
+}
+
 fn asked(node: &mut Node, command: Command) -> Answer {
     let call = CallId(1);
     let actions = node.step(Event::Asked { call, command });
