@@ -35,6 +35,11 @@ impl Membership {
             refused: false,
         });
         peer.greetings = 0;
+        if let Some(suspicion) = &mut peer.suspicion {
+            // What this connection carries from now on speaks for a suspect, not what an earlier one did.
+            suspicion.baseline = None;
+            actions.push(Action::Sample { node: to.clone() });
+        }
         self.greet(now, to.clone(), actions);
         self.knock_again(now, &to, actions);
     }

@@ -5,8 +5,8 @@
 //! *witnessed*. Up to three members that speak, chosen by rendezvous hashing (Thaler and Ravishankar, "Using name-based
 //! mappings to increase hit rates", 1998), probe it once per period; a probe that fails, the indirect ones included, is
 //! a suspicion like any other. Whoever is connected to a suspected node asks it at once, and an answer to anybody is
-//! spread as a new incarnation: one witness beats any number of misses. A guardian that is not connected says nothing
-//! more after the suspicion that the end of its connection raised.
+//! spread as a new incarnation: one witness beats any number of misses. A guardian that is not connected
+//! asks the others.
 
 use alloc::vec::Vec;
 
@@ -73,10 +73,10 @@ impl Membership {
         if peer.here().is_none_or(|member| member.kind != Kind::Plain) {
             return;
         }
-        let linked = peer.link.is_some();
         self.timers
             .set(Timer::Observe(node.clone()), now + self.period());
-        if linked && self.guardians(&node).contains(&self.me.node) {
+        // Without a connection, the other guardians are asked: a node that nobody is connected to must not be forgotten.
+        if self.guardians(&node).contains(&self.me.node) {
             self.probe(now, node, actions);
         }
     }
@@ -144,8 +144,7 @@ impl Membership {
         };
         self.hear(now, word, actions);
         self.acked(now, node, probe, 0, incarnation, actions);
-        // Nothing but its own hello will tell that it runs Tiebeam after all.
-        self.timers.cancel(&Timer::Greet(node.clone()));
+        // It is greeted all the same, now and then: should it run Tiebeam after all, only its answer tells.
     }
 }
 

@@ -376,6 +376,7 @@ impl Membership {
             .peers
             .get(&target)
             .and_then(|peer| peer.member.as_ref())
+            .filter(|member| member.creation == creation)
         {
             // A helper passes on the incarnation too: it may refute what is held here.
             let word = Word {

@@ -259,7 +259,10 @@ impl Membership {
         let linked = peer.link.is_some();
         // Of a node without Tiebeam, the others that could ask it must have found the same. Where there are no others,
         // the end of its connection has to do.
+        // Where nobody else could have found it, the end of the only connection decides.
+        let others = linked || self.guardians(name).len() >= ACCUSERS;
         let alone = member.kind == Kind::Plain
+            && others
             && suspicion.accusers() < ACCUSERS
             && !suspicion.condemned
             && (linked || self.guardians(name).len() >= ACCUSERS)

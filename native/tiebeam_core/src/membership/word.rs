@@ -22,6 +22,11 @@ impl Membership {
         let Some(peer) = self.peers.get(&word.node) else {
             return self.introduce(now, word, actions);
         };
+        let refused = peer.link.as_ref().is_some_and(|link| link.refused);
+        if refused && word.kind == Kind::Plain {
+            // It runs Tiebeam, in another cluster; who says otherwise has not heard it yet.
+            return;
+        }
         let Some(held) = &peer.member else {
             return self.introduce(now, word, actions);
         };
@@ -257,7 +262,8 @@ impl Membership {
         let Some(changed) = self.adopt(word) else {
             return;
         };
-        if changed && let Some(member) = self.member(&word.node) {
+        let here = self.peers.get(&word.node).and_then(Peer::here);
+        if let Some(member) = here.filter(|_| changed) {
             actions.push(Action::Notify(Notice::Updated(member.clone())));
         }
         self.spread_held(now, &word.node);
