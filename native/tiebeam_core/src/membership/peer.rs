@@ -30,6 +30,8 @@ pub(super) struct Peer {
     pub(super) reminded: Option<Instant>,
     /// A word of another creation that waits for whether the known one still answers.
     pub(super) challenge: Option<Word>,
+    /// The creation of the life that was held before the present one.
+    pub(super) past: Option<u32>,
     /// The creation of another running node of this name, which is not listened to.
     pub(super) conflict: Option<u32>,
 }

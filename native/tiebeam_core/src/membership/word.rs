@@ -109,6 +109,11 @@ impl Membership {
             self.timers.cancel(&Timer::Observe(word.node.clone()));
             return true;
         }
+        let speaks_with = peer.link.as_ref().and_then(|link| link.creation);
+        if peer.past == Some(word.creation) && speaks_with != peer.past {
+            // Its life is over: who says otherwise has not heard of the next one, which will outdo that.
+            return false;
+        }
         if peer.here().is_some() {
             let known = Some(held.creation);
             if peer.conflict == Some(word.creation) {
@@ -127,6 +132,7 @@ impl Membership {
         if let Some(peer) = self.peers.get_mut(&word.node)
             && let Some(member) = &mut peer.member
         {
+            peer.past = Some(member.creation);
             member.creation = word.creation;
             member.kind = word.kind;
             member.metadata = Arc::from(&[][..]);
