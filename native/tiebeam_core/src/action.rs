@@ -24,7 +24,7 @@ pub enum Action {
     /// `{'$gen_call', From, {is_auth, node()}}` to the name `net_kernel`. Never dials and never blocks; any reply becomes
     /// [`Event::Observed`](crate::Event::Observed), and how long to wait for it is the core's affair.
     Observe {
-        /// A node that does not run Tiebeam.
+        /// A node that does not run Tiebeam, or a member that does not answer.
         node: NodeName,
         /// Comes back in the event.
         probe: u64,

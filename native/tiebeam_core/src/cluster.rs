@@ -117,6 +117,11 @@ impl Cluster {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn guardians(&self, node: &NodeName) -> Vec<NodeName> {
+        self.membership.guardians(node)
+    }
+
     /// What this member knows now.
     pub fn view(&self) -> View<'_> {
         View {

@@ -5,8 +5,8 @@
 //! *witnessed*. Up to three members that speak, chosen by rendezvous hashing (Thaler and Ravishankar, "Using name-based
 //! mappings to increase hit rates", 1998), probe it once per period; a probe that fails, the indirect ones included, is
 //! a suspicion like any other. Whoever is connected to a suspected node asks it at once, and an answer to anybody is
-//! spread as a new incarnation: one witness beats any number of misses. A guardian that is not connected
-//! asks the others.
+//! spread as a new incarnation: one witness beats any number of misses. A guardian that is not
+//! connected asks others.
 
 use alloc::vec::Vec;
 
@@ -28,7 +28,7 @@ const GREETINGS: u32 = 3;
 
 impl Membership {
     /// The members that watch `node`, the first by hash first; none for a member that speaks.
-    pub(super) fn guardians(&self, node: &NodeName) -> Vec<NodeName> {
+    pub(crate) fn guardians(&self, node: &NodeName) -> Vec<NodeName> {
         if self
             .member(node)
             .is_none_or(|member| member.kind != Kind::Plain)

@@ -284,21 +284,23 @@ impl Membership {
         }
     }
 
+    /// Who is asked to probe as well: the guardians of a node without Tiebeam, then others, at random.
     fn helpers(&mut self, target: &NodeName) -> Vec<NodeName> {
         let count = self.timing.indirect_probes as usize;
-        let guardians = self.guardians(target);
-        if !guardians.is_empty() {
-            let able = |name: &&NodeName| {
-                self.peers
-                    .get(*name)
-                    .is_some_and(|peer| peer.partner().is_some())
-            };
-            return guardians.iter().filter(able).take(count).cloned().collect();
-        }
-        let peers = &self.peers;
-        self.probes.pick(&mut self.random, count, |name| {
-            name != target && peers.get(name).is_some_and(|peer| peer.partner().is_some())
-        })
+        let able = |name: &NodeName| {
+            let peer = self.peers.get(name);
+            name != target && peer.is_some_and(|peer| peer.partner().is_some())
+        };
+        let mut helpers = self.guardians(target);
+        helpers.retain(able);
+        helpers.truncate(count);
+        let rest = self
+            .probes
+            .pick(&mut self.random, count - helpers.len(), |name| {
+                able(name) && !helpers.contains(name)
+            });
+        helpers.extend(rest);
+        helpers
     }
 
     /// A period is over: who did not answer is suspected.

@@ -5,7 +5,8 @@
 //!
 //! - it heard a majority of the members that were last here together since the suspicion began: else it may be the one
 //!   that is cut off;
-//! - the member's connection carried nothing since the suspicion began: a node that is heard is not dead;
+//! - the member's connection carried nothing since the suspicion began, though its kernel was asked: a node that is heard is
+//!   not dead;
 //! - it is well itself, and did not stand still lately;
 //! - all members that run no Tiebeam are connected, so that they can be told: one node that alone disconnects a live one
 //!   makes OTP's `global` tear the mesh (kernel: `prevent_overlapping_partitions`).
@@ -79,7 +80,19 @@ impl Membership {
             // Whoever is connected asks at once: an answer to anybody refutes the suspicion.
             let number = self.probes.next_number();
             self.knock(now, name, number, actions);
+        } else if linked {
+            self.ask_kernel(name, actions);
         }
+    }
+
+    /// Asks the kernel of a connected member that speaks no more. Its Tiebeam may have ended, or hang, on a node that
+    /// lives: then the answer is heard on its connection, which speaks against an eviction.
+    fn ask_kernel(&mut self, name: &NodeName, actions: &mut Vec<Action>) {
+        let probe = self.probes.next_number();
+        actions.push(Action::Observe {
+            node: name.clone(),
+            probe,
+        });
     }
 
     /// Before this node's timer declares a member dead, it is asked once more; the ping says that it is suspected.
@@ -259,10 +272,7 @@ impl Membership {
         let linked = peer.link.is_some();
         // Of a node without Tiebeam, the others that could ask it must have found the same. Where there are no others,
         // the end of its connection has to do.
-        // Where nobody else could have found it, the end of the only connection decides.
-        let others = linked || self.guardians(name).len() >= ACCUSERS;
         let alone = member.kind == Kind::Plain
-            && others
             && suspicion.accusers() < ACCUSERS
             && !suspicion.condemned
             && (linked || self.guardians(name).len() >= ACCUSERS)
@@ -315,8 +325,12 @@ impl Membership {
                 reason,
             }));
         }
+        let speaks = peer.link.is_some() && member.kind != Kind::Plain;
         suspicion.again(now, received, reason);
         self.schedule_verdict(now, name);
+        if speaks {
+            self.ask_kernel(name, actions);
+        }
     }
 
     /// A member is dead for this node.

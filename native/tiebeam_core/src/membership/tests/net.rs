@@ -164,6 +164,11 @@ impl Net {
         self.nodes[&name(node)].cluster.as_ref().unwrap().view()
     }
 
+    pub(super) fn guardians(&self, at: &str, node: &str) -> Vec<NodeName> {
+        let cluster = self.nodes[&name(at)].cluster.as_ref().unwrap();
+        cluster.guardians(&name(node))
+    }
+
     pub(super) fn member(&self, at: &str, node: &str) -> Option<Member> {
         self.members(at)
             .into_iter()

@@ -369,3 +369,30 @@ fn equal_tables_cost_one_small_message() {
         assert!(after.syncs_equal > before.syncs_equal);
     }
 }
+
+#[test]
+fn a_plain_node_that_no_guardian_can_reach_is_seen_by_the_others() {
+    let mut net = Net::cluster(8, |config| Config {
+        evict: true,
+        ..config
+    });
+    let all: Vec<String> = (0..8).map(Net::name).collect();
+    net.start_plain("p@h", &all.iter().map(String::as_str).collect::<Vec<_>>());
+    net.run(5_000);
+    net.notices.clear();
+    let guardians = net.guardians("n0@h", "p@h");
+    assert_eq!(guardians.len(), 3);
+    for guardian in &guardians {
+        net.cut("p@h", guardian.as_str());
+        net.disconnect(&name("p@h"), guardian);
+    }
+    net.run(60_000);
+    let down = |notice: &Notice| matches!(notice, Notice::Down(_));
+    assert!(!net.notices.iter().any(|(_, _, notice)| down(notice)));
+    let suspected = net
+        .news("n0@h")
+        .iter()
+        .filter(|word| word.starts_with("suspect"))
+        .count();
+    assert!(suspected < 30, "{suspected} times in a minute");
+}

@@ -23,6 +23,11 @@ fn suspecting(config: Config, received: Option<u64>) -> Node {
     let heard = a.received("b@h", gossip([word("c@h", 1, 0, suspect("b@h"))]));
     let node = name("c@h");
     assert!(heard.contains(&Action::Sample { node: node.clone() }));
+    assert_eq!(
+        observed(&heard).len(),
+        1,
+        "its kernel is asked, after the first sample"
+    );
     a.step(Event::Sampled { node, received });
     for by in ["d@h", "e@h"] {
         a.received("b@h", gossip([word("c@h", 1, 0, suspect(by))]));
