@@ -104,21 +104,16 @@ impl Membership {
         self.spread(now, self.word_of_me());
     }
 
-    /// Another creation of this node's name is said to be alive. An earlier life is outdone once or twice, before others
-    /// speak of this one; one that goes on is another running node, and this one does not go on for ever. False when it
-    /// is enough.
+    /// Another creation of this node's name is said to be alive. An earlier life is outdone once, before others speak of
+    /// this one; one that goes on is another running node, and this one does not go on for ever. False when it is enough.
     fn outdo_rival(&mut self, creation: u32, actions: &mut Vec<Action>) -> bool {
         let outdone = match self.rival {
             Some((rival, outdone)) if rival == creation => outdone,
             Some(_) | None => 0,
         };
         self.rival = Some((creation, outdone.saturating_add(1)));
-        let first = if self.acknowledged {
-            0
-        } else {
-            MAX_OUTDONE - 1
-        };
-        if outdone == first {
+        let expected = u32::from(!self.acknowledged);
+        if outdone == expected {
             actions.push(Action::Notify(Notice::Conflict {
                 kept: self.me.clone(),
                 refused: creation,

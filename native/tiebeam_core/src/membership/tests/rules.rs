@@ -423,6 +423,18 @@ fn a_node_whose_name_another_one_uses_says_so_and_does_not_fight_for_ever() {
 }
 
 #[test]
+fn a_newborn_outdoes_its_earlier_life_once_and_a_second_time_is_a_conflict() {
+    let mut a = Node::among(config("a@h"), &["b@h"]);
+    let alive = |incarnation| gossip([word("a@h", 2, incarnation, Claim::Alive)]);
+    assert_eq!(news(&a.received("b@h", alive(5))), ["refreshed a@h#1"]);
+    assert_eq!(news(&a.received("b@h", alive(5))), [] as [&str; 0]);
+    assert_eq!(
+        news(&a.received("b@h", alive(7))),
+        ["conflict a@h#1 2", "refreshed a@h#1"]
+    );
+}
+
+#[test]
 fn the_last_incarnation_is_survived() {
     let mut a = Node::among(config("a@h"), &["b@h", "c@h"]);
     a.received("b@h", gossip([word("a@h", 1, u64::MAX, Claim::Dead)]));
