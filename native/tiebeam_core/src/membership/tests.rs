@@ -1,5 +1,6 @@
 //! The rules of membership, one by one, on a clock of the test's own.
 
+mod chaos;
 mod greeting;
 mod net;
 mod node;
