@@ -270,12 +270,17 @@ impl Membership {
             return;
         };
         let linked = peer.link.is_some();
-        // Of a node without Tiebeam, the others that could ask it must have found the same. Where there are no others,
-        // the end of its connection has to do.
+        // Of a node without Tiebeam, another that could ask it must have found the same. Where there is no other, the end
+        // of its connection has to do.
+        let others = linked
+            || self
+                .peers
+                .values()
+                .any(|peer| peer.here().is_some() && !peer.is_plain());
         let alone = member.kind == Kind::Plain
+            && others
             && suspicion.accusers() < ACCUSERS
             && !suspicion.condemned
-            && (linked || self.guardians(name).len() >= ACCUSERS)
             && !self.is(Mutation::OneGuardian);
         let silent = suspicion.baseline == Some(received) || received.is_none();
         let evidence = Evidence {
