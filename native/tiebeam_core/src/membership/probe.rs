@@ -6,7 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::helper::{MAX_RELAYS, Relay};
+use super::helper::Relay;
 use super::{Kind, Membership, Peer, Status, Timer};
 use crate::action::Action;
 use crate::identity::NodeName;
@@ -138,7 +138,9 @@ impl Probes {
 
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check(&self) {
-        assert!(self.flying.len() <= MAX_IN_FLIGHT && self.relays.len() <= MAX_RELAYS);
+        assert!(
+            self.flying.len() <= MAX_IN_FLIGHT && self.relays.len() <= super::helper::MAX_RELAYS
+        );
         assert!(self.position <= self.order.len());
     }
 }
