@@ -1,6 +1,8 @@
 //! What cores say to each other.
 
 mod codec;
+mod error;
+mod size;
 #[cfg(test)]
 mod tests;
 
@@ -11,8 +13,10 @@ use alloc::vec::Vec;
 use crate::identity::NodeName;
 use crate::membership::{Kind, Status};
 
-pub use codec::{DecodeError, MAX_DATAGRAM_BYTES, MAX_MESSAGE_BYTES};
-pub(crate) use codec::{MAX_TABLE_BYTES, Size, cluster_digest, decode, encode};
+pub use codec::{MAX_DATAGRAM_BYTES, MAX_MESSAGE_BYTES};
+pub(crate) use codec::{MAX_TABLE_BYTES, cluster_digest, decode, encode};
+pub use error::DecodeError;
+pub(crate) use size::Size;
 
 /// How many parts a table is compared in; see [`Body::Digest`].
 pub(crate) const BUCKETS: usize = 32;

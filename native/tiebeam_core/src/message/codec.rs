@@ -36,14 +36,14 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 
+use super::error::{DecodeError, What};
 use super::{BUCKETS, Body, Broadcast, BroadcastId, Claim, Held, Hello, Message, Metadata, Word};
 use crate::config::MAX_CLUSTER_BYTES;
 use crate::identity::{MAX_NODE_NAME_BYTES, NodeName};
 use crate::membership::{Kind, MAX_BROADCAST_BYTES, MAX_METADATA_BYTES, Status};
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 const HELLO: u8 = 1;
 const WELCOME: u8 = 2;
@@ -218,60 +218,6 @@ const fn status_number(status: Status) -> u8 {
         Status::Dead => 2,
         Status::Left => 3,
     }
-}
-
-/// How many bytes something takes.
-pub(crate) trait Size {
-    fn size(&self) -> usize;
-}
-
-impl Size for Message {
-    fn size(&self) -> usize {
-        let body = match &self.body {
-            Body::Hello(hello) | Body::Welcome(hello) => {
-                let held = if hello.held.is_some() { 14 } else { 1 };
-                hello.cluster.len()
-                    + text_size(&hello.node)
-                    + hello.metadata.bytes.len()
-                    + 13
-                    + held
-            }
-            Body::Refused { cluster } => 2 + cluster.len(),
-            Body::Leave | Body::Gossip => 0,
-            Body::Ping { .. } | Body::Nack { .. } => 8,
-            Body::Ack { .. } => 20,
-            Body::PingReq { node, .. } => 8 + text_size(node),
-            Body::Digest { .. } => 4 * (BUCKETS + 1),
-            Body::Table { .. } => 5,
-        };
-        let words: usize = self.words.iter().map(Size::size).sum();
-        let broadcasts: usize = self.broadcasts.iter().map(Size::size).sum();
-        18 + body + 2 + words + 1 + broadcasts
-    }
-}
-
-impl Size for Word {
-    fn size(&self) -> usize {
-        let by = match &self.claim {
-            Claim::Suspect { by } => text_size(by),
-            Claim::Alive | Claim::Dead | Claim::Left => 0,
-        };
-        let metadata = self
-            .metadata
-            .as_ref()
-            .map_or(0, |metadata| 10 + metadata.bytes.len());
-        text_size(&self.node) + 14 + by + 1 + metadata
-    }
-}
-
-impl Size for Broadcast {
-    fn size(&self) -> usize {
-        text_size(&self.id.origin) + 16 + 2 + self.bytes.len()
-    }
-}
-
-fn text_size(name: &NodeName) -> usize {
-    2 + name.as_str().len()
 }
 
 /// Reads one message that is all of `bytes`. Allocates at most a small multiple of their length.
@@ -552,78 +498,3 @@ impl<'a> Input<'a> {
         })
     }
 }
-
-/// Bytes that are no message: what is wrong, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DecodeError {
-    pub(super) what: What,
-    pub(super) at: usize,
-}
-
-impl DecodeError {
-    /// The offset of the first byte that is wrong.
-    pub fn at(&self) -> usize {
-        self.at
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum What {
-    TooLong {
-        bytes: usize,
-    },
-    Short,
-    Trailing,
-    Version(u8),
-    Unknown {
-        field: &'static str,
-        value: u8,
-    },
-    Utf8,
-    Cluster,
-    Node,
-    Limit {
-        field: &'static str,
-        count: usize,
-        limit: usize,
-    },
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.what {
-            What::TooLong { bytes } => write!(
-                f,
-                "{bytes} bytes, more than the limit of {MAX_MESSAGE_BYTES}"
-            ),
-            What::Short => f.write_str("ends too early"),
-            What::Trailing => f.write_str("bytes behind the end"),
-            What::Version(version) => {
-                write!(
-                    f,
-                    "version {version}, this node speaks version {VERSION}; run the same release on both"
-                )
-            }
-            What::Unknown { field, value } => {
-                write!(f, "unknown {field} {value}; the sender may be newer")
-            }
-            What::Utf8 => f.write_str("text is not UTF-8"),
-            What::Cluster => write!(
-                f,
-                "cluster identity is not of 1 to {MAX_CLUSTER_BYTES} bytes"
-            ),
-            What::Node => f.write_str("not a node name"),
-            What::Limit {
-                field,
-                count,
-                limit,
-            } => write!(
-                f,
-                "{field} of {count} bytes, more than the limit of {limit}"
-            ),
-        }?;
-        write!(f, " (at byte {})", self.at)
-    }
-}
-
-impl core::error::Error for DecodeError {}

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::vec;
 
-use super::codec::What;
+use super::error::What;
 use super::*;
 use crate::membership::{MAX_BROADCAST_BYTES, MAX_METADATA_BYTES};
 use crate::random::Random;
