@@ -251,6 +251,18 @@ impl Connection {
         self.outbox().queued()
     }
 
+    /// Bytes that would go before a small message: large ones of other processes let it pass between two fragments.
+    pub(crate) fn ahead(&self) -> usize {
+        let outbox = self.outbox();
+        outbox.buffer.len() + outbox.in_flight
+    }
+
+    /// Bytes that came from the peer since the connection is up, ticks included: a process that stands still sends
+    /// none, and what the system acknowledges for it has no bytes.
+    pub(crate) fn received(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
     /// Waits until fewer bytes wait than a sender may leave behind, or the connection closes.
     pub(crate) async fn room(&self) {
         while !self.has_room() {

@@ -39,7 +39,9 @@ mod transport;
 mod typed;
 mod waiting_room;
 
-pub use cluster::{ClusterConfig, ClusterError, ClusterEvent, ClusterEvents, ClusterHandle};
+pub use cluster::{
+    ClusterConfig, ClusterError, ClusterEvent, ClusterEvents, ClusterHandle, CommandError,
+};
 pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
 pub use epmd::EpmdMode;
 pub use error::{CallError, RpcError, SendError, SpawnError};
@@ -50,7 +52,10 @@ pub use kernel::pg::{Pg, PgError, PgEvent, PgEvents};
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
 pub use process::{Call, Destination, Process, ReplyTo, Signal, Target, ThreadProcess, TimedOut};
 pub use router::SpawnOptions;
-pub use tiebeam_core::{Kind, Member, NodeName, Status, Timing};
+pub use tiebeam_core::{
+    Contest, Health, Kind, MAX_BROADCAST_BYTES, MAX_HEALTH_MULTIPLIER, MAX_METADATA_BYTES, Member,
+    Metrics, NodeName, Status, Timing,
+};
 pub use tiebeam_wire::{self as wire, Atom, Binary, Map, Pid, Reference, Term};
 pub use tls::{TlsConfig, TlsError, TlsFailure};
 pub use transport::{ConnectError, HandshakeFailure, StartError};

@@ -31,6 +31,7 @@ use crate::process::entry::Entry;
 use crate::process::mailbox::{Item, Mailbox};
 
 use peers::{Backlog, PEERS_MAX, Peer};
+pub(crate) use sending::NotSent;
 pub use spawn::SpawnOptions;
 pub(crate) use spawn::Spawning;
 

@@ -13,6 +13,17 @@ use crate::process::entry::Entry;
 use crate::process::{Destination, Target};
 use crate::router::Router;
 
+/// Why a signal that must not wait was not sent.
+#[derive(Debug)]
+pub(crate) enum NotSent {
+    NoConnection,
+    /// So many bytes would go before it.
+    Busy {
+        ahead: usize,
+    },
+    Encode(String),
+}
+
 impl Router {
     /// Sends a message of a process, in order with all else that it sends. `from` is what the receiver may see of the
     /// sender. What the dead send is dropped.
@@ -86,6 +97,37 @@ impl Router {
             Refused::Closed | Refused::Stale => Ok(()),
             Refused::Busy { queued } => Err(SendError::Busy { node, queued }),
             Refused::Encode(reason) => Err(SendError::Encode(reason)),
+        }
+    }
+
+    /// Gives a signal of a process to the connection that is there, if little waits before it: `erlang:send/3` with
+    /// `[noconnect, nosuspend]`. Never dials. What the dead send is dropped.
+    pub(crate) fn send_at_once(
+        &self,
+        sender: &Arc<Entry>,
+        node: &Atom,
+        control: Control,
+        payload: Option<Term>,
+    ) -> Result<(), NotSent> {
+        let connection = self
+            .connection(node)
+            .filter(|connection| !connection.is_closing())
+            .ok_or(NotSent::NoConnection)?;
+        let ahead = connection.ahead();
+        if ahead > self.limits.send_buffer {
+            return Err(NotSent::Busy { ahead });
+        }
+        let Some(sending) = sender.sending() else {
+            return Ok(());
+        };
+        let taken =
+            connection.enqueue(control, payload, Some(&sender.pid), Urgency::Ordinary);
+        drop(sending);
+        match taken.map_err(|rejected| rejected.refused) {
+            Ok(()) | Err(Refused::Stale) => Ok(()),
+            Err(Refused::Closed) => Err(NotSent::NoConnection),
+            Err(Refused::Busy { queued }) => Err(NotSent::Busy { ahead: queued }),
+            Err(Refused::Encode(reason)) => Err(NotSent::Encode(reason)),
         }
     }
 

@@ -1,0 +1,192 @@
+//! What a Rust program does with its node's part in a cluster.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tiebeam_core::{Answer, Command, Health, Member, Metrics};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::cluster::event::{ClusterEvent, ClusterEvents};
+
+/// Requests of handles that may wait. A handle beyond it waits for its turn.
+pub(super) const MAX_REQUESTS: usize = 16;
+
+/// This node's part in a cluster. Clones are the same; dropping all of them changes nothing: the node stays a member
+/// until [`ClusterHandle::leave`] or [`Node::stop`](crate::Node::stop).
+#[derive(Clone)]
+pub struct ClusterHandle {
+    pub(super) members: watch::Receiver<Arc<[Member]>>,
+    pub(super) vitals: SharedVitals,
+    pub(super) events: broadcast::WeakSender<ClusterEvent>,
+    pub(super) requests: mpsc::Sender<Request>,
+}
+
+/// What a handle asks of the driver.
+pub(super) struct Request {
+    pub(super) command: Command,
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// How the driver's core is, as of its last step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vitals {
+    pub(super) health: Health,
+    pub(super) metrics: Metrics,
+}
+
+/// Written by the driver after each step, read by handles.
+#[derive(Clone)]
+pub(super) struct SharedVitals(Arc<Mutex<Vitals>>);
+
+impl SharedVitals {
+    pub(super) fn new(vitals: Vitals) -> Self {
+        Self(Arc::new(Mutex::new(vitals)))
+    }
+
+    pub(super) fn set(&self, vitals: Vitals) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = vitals;
+    }
+
+    fn get(&self) -> Vitals {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClusterHandle {
+    /// All members this node knows, itself included, in the order of their names. Never waits. Members that are dead or
+    /// have left stay listed for a while. Round trips are at most some seconds old.
+    pub fn members(&self) -> Arc<[Member]> {
+        Arc::clone(&self.members.borrow())
+    }
+
+    /// What this node knows of a member. Never waits.
+    pub fn member(&self, node: &str) -> Option<Member> {
+        let members = self.members();
+        members
+            .iter()
+            .find(|member| member.node.as_str() == node)
+            .cloned()
+    }
+
+    /// Waits until the members satisfy `test`, and answers them; `None` when the driver ends before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn wait_for(&self, mut test: impl FnMut(&[Member]) -> bool) -> Option<Arc<[Member]>> {
+        let mut members = self.members.clone();
+        let members = members.wait_for(|members| test(members)).await.ok()?;
+        Some(Arc::clone(&members))
+    }
+
+    /// How well this node itself keeps up. Never waits.
+    pub fn health(&self) -> Health {
+        self.vitals.get().health
+    }
+
+    /// What this node's part in the cluster did since it began. Never waits.
+    pub fn metrics(&self) -> Metrics {
+        self.vitals.get().metrics
+    }
+
+    /// From now on tells of every change. A subscriber that reads [`ClusterHandle::members`] after it subscribed misses
+    /// nothing.
+    pub fn subscribe(&self) -> ClusterEvents {
+        let receiver = match self.events.upgrade() {
+            Some(events) => events.subscribe(),
+            // The driver is gone: a subscription that ends at once.
+            None => broadcast::channel(1).1,
+        };
+        ClusterEvents(receiver)
+    }
+
+    /// Replaces what this node tells about itself, at most [`MAX_METADATA_BYTES`](crate::MAX_METADATA_BYTES) bytes. The
+    /// others see it in about a second, as [`ClusterEvent::Updated`].
+    ///
+    /// # Cancel safety
+    /// Once polled, the metadata is replaced even if the future is dropped, unless the request still waits for its turn.
+    pub async fn set_metadata(&self, bytes: impl Into<Vec<u8>>) -> Result<(), CommandError> {
+        self.command(Command::SetMetadata(bytes.into())).await
+    }
+
+    /// Says something to all other members once, at most [`MAX_BROADCAST_BYTES`](crate::MAX_BROADCAST_BYTES) bytes: each
+    /// has it as [`ClusterEvent::Broadcast`] within about a second. Best effort, and two broadcasts may change places.
+    /// Returns when it is on its way.
+    ///
+    /// # Cancel safety
+    /// Once polled, it is sent even if the future is dropped, unless the request still waits for its turn.
+    pub async fn broadcast(&self, bytes: impl Into<Vec<u8>>) -> Result<(), CommandError> {
+        self.command(Command::Broadcast(bytes.into())).await
+    }
+
+    /// Tells all members that this node leaves, and takes no further part; the connections stay. Returns when the
+    /// farewells are on their way. Does nothing the second time, or when the driver is gone.
+    ///
+    /// Before [`Node::stop`](crate::Node::stop) it makes the difference between *left* and *dead*.
+    ///
+    /// # Cancel safety
+    /// Once polled, the node leaves even if the future is dropped, unless the request still waits for its turn.
+    pub async fn leave(&self) {
+        // An error: the driver ended, so this node takes no part either way.
+        let _ = self.command(Command::Leave).await;
+    }
+
+    async fn command(&self, command: Command) -> Result<(), CommandError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { command, answer };
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| CommandError::Ended)?;
+        match answered.await.map_err(|_| CommandError::Ended)? {
+            Answer::Done => Ok(()),
+            Answer::Left => Err(CommandError::Left),
+            Answer::TooLong { bytes, limit } => Err(CommandError::TooLong { bytes, limit }),
+            Answer::Busy { limit } => Err(CommandError::Busy { limit }),
+        }
+    }
+}
+
+impl fmt::Debug for ClusterHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterHandle")
+            .field("members", &self.members())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the cluster did not do what it was asked to. Nothing was changed or sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// Too many bytes: the caller's mistake.
+    TooLong {
+        /// How many there are.
+        bytes: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// So many broadcasts are under way that this one would push out another.
+    Busy {
+        /// How many may be under way.
+        limit: usize,
+    },
+    /// This node has left the cluster.
+    Left,
+    /// The cluster's process on this node has ended, or the node has stopped.
+    Ended,
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::TooLong { bytes, limit } => Answer::TooLong { bytes, limit }.fmt(f),
+            Self::Busy { limit } => Answer::Busy { limit }.fmt(f),
+            Self::Left => write!(f, "{}; start it again to take part", Answer::Left),
+            Self::Ended => {
+                f.write_str("the cluster's process on this node has ended; start the cluster again")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
