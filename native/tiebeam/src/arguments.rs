@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tiebeam_node::{Cookie, EpmdMode};
+use tiebeam_node::{ClusterConfig, Cookie, EpmdMode};
 
 use crate::failure::Failure;
 pub(crate) use network::NetworkArguments;
@@ -37,6 +37,11 @@ pub(crate) enum Command {
     Rpc(RpcArguments),
     /// Show the cluster's members, as a node sees them.
     Members(MembersArguments),
+    /// Watch the cluster through one of its members: who is there, what happens, how busy that member is.
+    ///
+    /// In a terminal a page that keeps itself up to date; otherwise a line per event, after one per member. Ends at
+    /// SIGINT or SIGTERM, and with an error when the member does.
+    Watch(WatchArguments),
     /// Show a cluster of Rust nodes and an Elixir node on this machine; ends by itself.
     ///
     /// Exits with an error if anything that it shows did not happen. Where Elixir is not installed it shows Rust
@@ -70,8 +75,17 @@ pub(crate) struct NodeArguments {
     #[arg(long, value_name = "ID", default_value = "default")]
     pub(crate) cluster: String,
     /// Be a node only, no member of a cluster.
-    #[arg(long, conflicts_with = "cluster")]
+    #[arg(long, conflicts_with_all = ["cluster", "profile", "evict", "metadata"])]
     pub(crate) no_cluster: bool,
+    /// How fast the cluster notices what happens; the same on all members.
+    #[arg(long, value_enum, default_value_t = Profile::Lan)]
+    pub(crate) profile: Profile,
+    /// Whether connections of dead members are closed before net ticks do it; if not given, on with --profile fast.
+    #[arg(long, value_enum)]
+    pub(crate) evict: Option<Switch>,
+    /// What this node tells the others about itself, at most 512 bytes.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) metadata: Option<String>,
     /// Host the services that conformance tests call.
     #[arg(long)]
     pub(crate) fixture: bool,
@@ -151,6 +165,23 @@ pub(crate) struct MembersArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct WatchArguments {
+    /// The member to ask.
+    #[arg(value_name = "NAME@HOST")]
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) cookie: CookieArguments,
+    #[command(flatten)]
+    pub(crate) network: NetworkArguments,
+    /// End after so many events.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// How many seconds to wait for an answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) timeout: u32,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
     /// The compiled Elixir package (such as _build/dev/lib/tiebeam): with it the Elixir node is a member, too.
     #[arg(long, value_name = "DIR")]
@@ -204,6 +235,33 @@ impl From<Epmd> for EpmdMode {
             Epmd::None => Self::None,
         }
     }
+}
+
+/// See [`ClusterConfig`]: its profiles.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Profile {
+    /// One network: a hung node is known in about ten seconds.
+    Lan,
+    /// One network whose nodes do not pause for a second: a hung node is known in one to three seconds.
+    Fast,
+    /// Several networks: a hung node is known in about a minute.
+    Wan,
+}
+
+impl From<Profile> for ClusterConfig {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Lan => Self::lan(),
+            Profile::Fast => Self::fast(),
+            Profile::Wan => Self::wan(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
 }
 
 /// A number of seconds from the command line.

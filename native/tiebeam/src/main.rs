@@ -5,6 +5,7 @@ mod arguments;
 mod commands;
 mod failure;
 mod fixture;
+mod member;
 mod visitor;
 
 use std::io::IsTerminal;
@@ -54,6 +55,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             Command::Members(arguments) => commands::members::run(arguments).await,
             Command::Ping(arguments) => commands::ping::run(arguments).await,
             Command::Rpc(arguments) => commands::rpc::run(arguments).await,
+            Command::Watch(arguments) => commands::watch::run(arguments).await,
         }
     })
 }

@@ -5,3 +5,4 @@ pub(crate) mod members;
 pub(crate) mod node;
 pub(crate) mod ping;
 pub(crate) mod rpc;
+pub(crate) mod watch;

@@ -8,7 +8,7 @@ use tiebeam_node::wire::handshake::NodeName;
 use tiebeam_node::{ClusterConfig, Config, ConnectError, EpmdMode, Node};
 use tracing::info;
 
-use crate::arguments::{NodeArguments, seconds};
+use crate::arguments::{NodeArguments, Switch, seconds};
 use crate::failure::Failure;
 use crate::fixture;
 
@@ -43,8 +43,14 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     let cluster = match arguments.no_cluster {
         true => None,
         false => {
-            let config = ClusterConfig::default().cluster(arguments.cluster);
-            Some(node.cluster(config.join(peers.clone())).await?)
+            let mut config = ClusterConfig::from(arguments.profile)
+                .cluster(arguments.cluster)
+                .join(peers.clone())
+                .metadata(arguments.metadata.unwrap_or_default());
+            if let Some(evict) = arguments.evict {
+                config.evict = evict == Switch::On;
+            }
+            Some(node.cluster(config).await?)
         }
     };
     node.keep_connected(peers);

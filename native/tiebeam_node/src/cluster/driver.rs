@@ -138,9 +138,8 @@ impl Driver {
             _ => None,
         };
         // A request of a newer release is no reason to end.
-        let reply = reply.unwrap_or_else(|| {
-            Term::tuple([Term::atom("error"), Term::atom("unknown_request")])
-        });
+        let reply = reply
+            .unwrap_or_else(|| Term::tuple([Term::atom("error"), Term::atom("unknown_request")]));
         if let Err(error) = call.reply_term(reply) {
             debug!("a reply was not sent: {error}");
         }
@@ -325,7 +324,9 @@ impl Driver {
         let args = Term::list([Term::from(dead)]);
         match router.send_at_once(process.entry(), &peer, control, Some(args)) {
             Ok(()) => info!(%node, %at, "a dead member is disconnected there as well"),
-            Err(error) => warn!(%node, %at, ?error, "a node was not told to disconnect a dead member"),
+            Err(error) => {
+                warn!(%node, %at, ?error, "a node was not told to disconnect a dead member")
+            }
         }
     }
 }

@@ -61,7 +61,10 @@ impl Observations {
 
     /// What `{Ref, Reply}` is to the core; `None` if nobody asked.
     pub(super) fn answered(&mut self, reference: &Reference) -> Option<Event> {
-        let at = self.0.iter().position(|asked| asked.reference == *reference)?;
+        let at = self
+            .0
+            .iter()
+            .position(|asked| asked.reference == *reference)?;
         let Observation { node, probe, .. } = self.0.remove(at)?;
         Some(Event::Observed { node, probe })
     }

@@ -77,7 +77,10 @@ pub(super) fn event(event: &ClusterEvent) -> Term {
         ClusterEvent::Updated(member) => change("updated", member),
         ClusterEvent::Down(member) => change("down", member),
         ClusterEvent::Left(member) => change("left", member),
-        ClusterEvent::Contested { member: who, reason } => Term::tuple([
+        ClusterEvent::Contested {
+            member: who,
+            reason,
+        } => Term::tuple([
             Term::atom("contested"),
             member(who),
             Term::atom(match reason {

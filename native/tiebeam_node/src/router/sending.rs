@@ -120,8 +120,7 @@ impl Router {
         let Some(sending) = sender.sending() else {
             return Ok(());
         };
-        let taken =
-            connection.enqueue(control, payload, Some(&sender.pid), Urgency::Ordinary);
+        let taken = connection.enqueue(control, payload, Some(&sender.pid), Urgency::Ordinary);
         drop(sending);
         match taken.map_err(|rejected| rejected.refused) {
             Ok(()) | Err(Refused::Stale) => Ok(()),

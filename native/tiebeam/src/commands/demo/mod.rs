@@ -404,6 +404,7 @@ fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Beam => "beam",
         Kind::Rust => "rust",
+        Kind::Plain => "plain",
     }
 }
 
