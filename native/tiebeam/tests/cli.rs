@@ -586,9 +586,10 @@ fn await_members(host: &Host, node: &str, wanted: &[(&str, &str)]) {
 #[test]
 fn members_know_who_comes_who_leaves_and_who_dies() {
     let host = Host::new();
-    let _a = host.node("a@127.0.0.1", &[]);
-    let mut b = host.node("b@127.0.0.1", &["--join", "a@127.0.0.1"]);
-    let c = host.node("c@127.0.0.1", &["--join", "b@127.0.0.1"]);
+    let fast = ["--profile", "fast", "--join"];
+    let _a = host.node("a@127.0.0.1", &fast[..2]);
+    let mut b = host.node("b@127.0.0.1", &[&fast[..], &["a@127.0.0.1"]].concat());
+    let c = host.node("c@127.0.0.1", &[&fast[..], &["b@127.0.0.1"]].concat());
     let all = ["a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"];
     for node in all {
         await_members(&host, node, &all.map(|node| (node, "alive")));
@@ -600,7 +601,16 @@ fn members_know_who_comes_who_leaves_and_who_dies() {
         .collect();
     assert_eq!(
         words[0],
-        ["NODE", "KIND", "STATUS", "CREATION", "INCARNATION"]
+        [
+            "NODE",
+            "KIND",
+            "STATUS",
+            "ROUND",
+            "TRIP",
+            "CREATION",
+            "INCARNATION",
+            "METADATA"
+        ]
     );
     assert_eq!(words[1][..3], ["a@127.0.0.1", "rust", "alive"]);
     assert_eq!(words.len(), 4);
@@ -610,6 +620,136 @@ fn members_know_who_comes_who_leaves_and_who_dies() {
     c.signal("-KILL");
     let left = [(all[0], "alive"), (all[1], "left"), (all[2], "dead")];
     await_members(&host, all[0], &left);
+}
+
+/// `tiebeam watch`, line by line.
+struct Watch {
+    running: Child,
+    lines: mpsc::Receiver<(Instant, String)>,
+}
+
+impl Watch {
+    fn start(host: &Host, args: &[&str]) -> Self {
+        let mut command = host.command(env!("CARGO_BIN_EXE_tiebeam"));
+        command.arg("watch").args(args).args(["--cookie", "secret"]);
+        let mut running = command.spawn().unwrap();
+        let stdout = BufReader::new(running.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send((Instant::now(), line)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { running, lines }
+    }
+
+    /// When this line came, without the time before it.
+    #[track_caller]
+    fn until(&self, wanted: &str) -> Instant {
+        let mut others = Vec::new();
+        while let Ok((at, line)) = self.lines.recv_timeout(SOON) {
+            let (_, event) = line.trim_start().split_once(' ').unwrap();
+            if event == wanted {
+                return at;
+            }
+            others.push(line);
+        }
+        panic!("no {wanted:?} among {others:?}");
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.running.kill();
+        let _ = self.running.wait();
+    }
+}
+
+#[test]
+fn a_watch_shows_who_is_there_and_what_happens() {
+    let host = Host::new();
+    let mut a = host.node("a@127.0.0.1", &["--profile", "fast"]);
+    let watch = Watch::start(&host, &["a@127.0.0.1"]);
+    watch.until("alive a@127.0.0.1 (rust)");
+    let join = ["--profile", "fast", "--join", "a@127.0.0.1"];
+    let b = host.node(
+        "b@127.0.0.1",
+        &[&join[..], &["--metadata", "zone 1"]].concat(),
+    );
+    watch.until("up b@127.0.0.1 (rust)");
+    let table = host.tiebeam(&["members", "a@127.0.0.1", "--cookie", "secret"]);
+    assert!(stdout(&table).contains("  zone 1\n"), "{table:?}");
+    let mut counted = Watch::start(&host, &["a@127.0.0.1", "--count", "1"]);
+    counted.until("alive b@127.0.0.1 (rust)");
+    b.signal("-TERM");
+    counted.until("left b@127.0.0.1 (rust)");
+    assert!(counted.running.wait().unwrap().success());
+    watch.until("left b@127.0.0.1 (rust)");
+
+    // The end of the member is the end of the watch.
+    a.signal("-TERM");
+    watch.until("left a@127.0.0.1 (rust)");
+    assert_eq!(a.wait(), Some(0));
+    let mut watch = watch;
+    let mut stderr = String::new();
+    let status = watch.running.wait().unwrap();
+    let pipe = watch.running.stderr.as_mut().unwrap();
+    pipe.read_to_string(&mut stderr).unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("a@127.0.0.1"), "{stderr}");
+}
+
+#[test]
+fn a_watch_of_a_node_that_is_no_member_says_so() {
+    let host = Host::new();
+    let _node = host.node("a@127.0.0.1", &["--no-cluster"]);
+    assert_fails(
+        &host.tiebeam(&["watch", "a@127.0.0.1", "--cookie", "secret"]),
+        &["a@127.0.0.1 is no member"],
+    );
+}
+
+/// How long it may take until a node that stands still is known dead, in the profile `fast`.
+const FROZEN_IS_DEAD: Duration = Duration::from_secs(3);
+
+#[test]
+fn a_node_that_stands_still_is_known_dead_in_three_seconds_and_returns_when_it_thaws() {
+    let host = Host::new();
+    let fast = ["--profile", "fast"];
+    let join = ["--profile", "fast", "--join", "a@127.0.0.1"];
+    let all = ["a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"];
+    let _a = host.node(all[0], &fast);
+    let _b = host.node(all[1], &join);
+    let c = host.node(all[2], &join);
+    // A machine that is busy with other things makes a member doubt itself and wait longer: one of three shall do it.
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        for node in all {
+            await_members(&host, node, &all.map(|node| (node, "alive")));
+        }
+        let [at_a, at_b] = [all[0], all[1]].map(|node| {
+            let watch = Watch::start(&host, &[node]);
+            watch.until("alive c@127.0.0.1 (rust)");
+            watch
+        });
+        c.signal("-STOP");
+        let frozen = Instant::now();
+        let down = "down c@127.0.0.1 (rust)";
+        let last = at_a.until(down).max(at_b.until(down));
+        // The survivors are connected to one another, and not to it.
+        let nodes = ["rpc", all[0], "erlang", "nodes", "--cookie", "secret"];
+        host.until(&nodes, "['b@127.0.0.1']");
+        c.signal("-CONT");
+        at_a.until("up c@127.0.0.1 (rust)");
+        at_b.until("up c@127.0.0.1 (rust)");
+        took.push(last - frozen);
+        if last - frozen < FROZEN_IS_DEAD {
+            return;
+        }
+    }
+    panic!("{took:?}");
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tiebeam_node::{
-    ClusterConfig, ClusterError, ClusterEvent, ClusterHandle, Config, Cookie, EpmdMode, Kind,
-    Member, Node, Signal, Status, Term, Timing,
+    ClusterConfig, ClusterError, ClusterEvent, ClusterEvents, ClusterHandle, CommandError, Config,
+    Cookie, EpmdMode, Kind, MAX_METADATA_BYTES, Member, Node, Process, Signal, Status, Term,
+    Timing,
 };
 
 /// Long enough for a loaded machine; a test that passes never waits for it.
@@ -16,15 +17,14 @@ fn millis(millis: u64) -> tiebeam_core::Duration {
     tiebeam_core::Duration::from_millis(millis)
 }
 
-/// What the defaults do in seconds, in a fraction of one.
+/// The profile `fast`, with less patience for those that are away.
 fn settings() -> ClusterConfig {
     let timing = Timing {
         greet_first: millis(50),
         greet_max: millis(400),
-        sync_every: millis(200),
-        ..Timing::default()
+        ..Timing::fast()
     };
-    ClusterConfig::default().timing(timing)
+    ClusterConfig::fast().timing(timing)
 }
 
 /// A node that knows where the others are.
@@ -60,6 +60,34 @@ async fn until(cluster: &ClusterHandle, expected: &[(&str, Status)]) -> Arc<[Mem
             "expected {expected:?}, got {:?}",
             statuses(&cluster.members())
         ),
+    }
+}
+
+/// The first event that `wanted` takes.
+async fn event<T>(
+    events: &mut ClusterEvents,
+    mut wanted: impl FnMut(&ClusterEvent) -> Option<T>,
+) -> T {
+    let mut others = Vec::new();
+    let found = async {
+        while let Some(event) = events.recv().await {
+            match wanted(&event) {
+                Some(found) => return Some(found),
+                None => others.push(event),
+            }
+        }
+        None
+    };
+    match tokio::time::timeout(DEADLINE, found).await {
+        Ok(Some(found)) => found,
+        Ok(None) => panic!("the driver ended after {others:?}"),
+        Err(_) => panic!("only these came: {others:?}"),
+    }
+}
+
+async fn stop<const N: usize>(nodes: [Node; N]) {
+    for node in nodes {
+        node.stop().await;
     }
 }
 
@@ -105,10 +133,11 @@ async fn three_nodes_find_each_other_through_one_seed_and_a_death_is_noticed() {
     for cluster in [&on_a, &on_b] {
         until(cluster, &[(a_name, Alive), (b_name, Alive), (c_name, Dead)]).await;
     }
-    match tokio::time::timeout(DEADLINE, events.recv()).await.unwrap() {
-        Some(ClusterEvent::Down(member)) => assert_eq!(member.node.as_str(), c_name),
-        other => panic!("expected c to be down, got {other:?}"),
-    }
+    let down = event(&mut events, |event| match event {
+        ClusterEvent::Down(member) => Some(member.node.clone()),
+        _ => None,
+    });
+    assert_eq!(down.await.as_str(), c_name);
 
     let again = start("c", &[&a, &b]).await;
     let on_c = again.cluster(settings().join([a_name])).await.unwrap();
@@ -119,13 +148,12 @@ async fn three_nodes_find_each_other_through_one_seed_and_a_death_is_noticed() {
         )
         .await;
     }
-    match tokio::time::timeout(DEADLINE, events.recv()).await.unwrap() {
-        Some(ClusterEvent::Up(member)) => assert_eq!(member.creation, again.creation()),
-        other => panic!("expected c to be up again, got {other:?}"),
-    }
-    for node in [a, b, again] {
-        node.stop().await;
-    }
+    let up = event(&mut events, |event| match event {
+        ClusterEvent::Up(member) => Some(member.creation),
+        _ => None,
+    });
+    assert_eq!(up.await, again.creation());
+    stop([a, b, again]).await;
 }
 
 #[tokio::test]
@@ -160,9 +188,7 @@ async fn who_leaves_has_left_and_may_join_again() {
     let on_b = b.cluster(settings()).await.unwrap();
     until(&on_a, &[(a_name, Alive), (b_name, Alive)]).await;
     until(&on_b, &[(a_name, Alive), (b_name, Alive)]).await;
-    for node in [a, b] {
-        node.stop().await;
-    }
+    stop([a, b]).await;
 }
 
 #[tokio::test]
@@ -177,20 +203,15 @@ async fn another_cluster_is_refused_on_both_sides() {
         (&mut at_a, "b@127.0.0.1", "blue"),
         (&mut at_b, "a@127.0.0.1", "default"),
     ] {
-        match tokio::time::timeout(DEADLINE, events.recv()).await.unwrap() {
-            Some(ClusterEvent::Refused {
-                node: refused,
-                cluster,
-            }) => {
-                assert_eq!((refused.as_str(), cluster.as_str()), (node, identity));
-            }
-            other => panic!("expected a refusal, got {other:?}"),
-        }
+        let refused = event(events, |event| match event {
+            ClusterEvent::Refused { node, cluster } => Some((node.clone(), cluster.clone())),
+            _ => None,
+        });
+        let (refused, cluster) = refused.await;
+        assert_eq!((refused.as_str(), cluster.as_str()), (node, identity));
     }
     assert_eq!((on_a.members().len(), on_b.members().len()), (1, 1));
-    for node in [a, b] {
-        node.stop().await;
-    }
+    stop([a, b]).await;
 }
 
 #[tokio::test]
@@ -229,6 +250,18 @@ async fn any_process_asks_for_the_members_and_garbage_is_harmless() {
     assert!(me.get_atom("status").unwrap().is_atom("alive"));
     assert_eq!(me.get_atom("creation"), Some(&Term::from(node.creation())));
 
+    assert!(me.get_atom("round_trip").unwrap().is_atom("nil"));
+    assert_eq!(me.get_atom("metadata"), Some(&Term::binary(b"")));
+
+    let health = ask(&mut asker, "health").await;
+    let health = health.as_map().unwrap();
+    assert_eq!(health.get_atom("multiplier"), Some(&Term::from(1)));
+    let metrics = ask(&mut asker, "metrics").await;
+    let ignored = metrics.as_map().unwrap().get_atom("ignored").unwrap();
+    // The garbage that claims to be of `x@y`.
+    assert_eq!(ignored, &Term::from(1));
+    assert_eq!(cluster.metrics().ignored, 1);
+
     let unknown = Term::tuple([Term::atom("error"), Term::atom("unknown_request")]);
     assert_eq!(ask(&mut asker, "of_a_later_release").await, unknown);
     assert_eq!(
@@ -239,7 +272,7 @@ async fn any_process_asks_for_the_members_and_garbage_is_harmless() {
 }
 
 /// `GenServer.call(:tiebeam, request)`.
-async fn ask(asker: &mut tiebeam_node::Process, request: &'static str) -> Term {
+async fn ask(asker: &mut Process, request: &'static str) -> Term {
     let from = Term::tuple([Term::from(asker.pid()), Term::atom("tag")]);
     asker
         .send(
@@ -291,4 +324,198 @@ async fn a_subscription_ends_with_the_node() {
     );
     assert_eq!(cluster.subscribe().recv().await, None);
     cluster.leave().await;
+}
+
+#[tokio::test]
+async fn a_member_tells_about_itself_and_says_something_to_all() {
+    let (a_name, b_name) = ("a@127.0.0.1", "b@127.0.0.1");
+    let a = start("a", &[]).await;
+    let b = start("b", &[&a]).await;
+    let on_a = a.cluster(settings().metadata("zone 1")).await.unwrap();
+    let on_b = b.cluster(settings().join([a_name])).await.unwrap();
+    let both = [(a_name, Status::Alive), (b_name, Status::Alive)];
+    let members = until(&on_b, &both).await;
+    assert_eq!(&*members[0].metadata, b"zone 1");
+    until(&on_a, &both).await;
+
+    let mut at_b = on_b.subscribe();
+    on_a.set_metadata("zone 2").await.unwrap();
+    assert_eq!(&*on_a.member(a_name).unwrap().metadata, b"zone 2");
+    let metadata = event(&mut at_b, |event| match event {
+        ClusterEvent::Updated(member) => Some(member.metadata.clone()),
+        ClusterEvent::Down(_) | ClusterEvent::Up(_) => panic!("{event:?}"),
+        _ => None,
+    });
+    assert_eq!(&*metadata.await, b"zone 2");
+    on_a.broadcast("hello").await.unwrap();
+    let said = event(&mut at_b, |event| match event {
+        ClusterEvent::Broadcast { from, bytes } => Some((from.clone(), bytes.clone())),
+        _ => None,
+    });
+    let (from, bytes) = said.await;
+    assert_eq!((from.as_str(), &*bytes), (a_name, &b"hello"[..]));
+
+    let too_long = on_a.set_metadata(vec![0; MAX_METADATA_BYTES + 1]).await;
+    assert_eq!(
+        too_long.unwrap_err(),
+        CommandError::TooLong {
+            bytes: MAX_METADATA_BYTES + 1,
+            limit: MAX_METADATA_BYTES
+        }
+    );
+    // Both have probed one another by now, or do so in the next period.
+    let measured = on_a.wait_for(|members| members[1].round_trip.is_some());
+    tokio::time::timeout(DEADLINE, measured).await.unwrap();
+    assert!(on_a.metrics().probes > 0 && on_a.health().multiplier == 1);
+
+    on_a.leave().await;
+    assert_eq!(on_a.broadcast("late").await, Err(CommandError::Left));
+    stop([a, b]).await;
+    assert_eq!(on_a.broadcast("late").await, Err(CommandError::Ended));
+}
+
+/// The next message to a subscriber, without those that are not about members.
+async fn told(process: &mut Process) -> (String, String, String) {
+    loop {
+        match tokio::time::timeout(DEADLINE, process.recv()).await {
+            Ok(Some(Signal::Message(message))) => {
+                let [tag, cluster, event] = message.as_tuple().unwrap() else {
+                    panic!("{message}")
+                };
+                assert!(tag.is_atom("tiebeam"), "{message}");
+                let [member, change, about] = event.as_tuple().unwrap() else {
+                    continue;
+                };
+                if member.is_atom("member") {
+                    let cluster = cluster.as_binary().unwrap().as_slice();
+                    let node = about.as_map().unwrap().get_atom("node").unwrap();
+                    return (
+                        String::from_utf8(cluster.to_vec()).unwrap(),
+                        change.as_atom().unwrap().to_string(),
+                        node.as_atom().unwrap().to_string(),
+                    );
+                }
+            }
+            other => panic!("expected an event, got {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_process_of_any_node_subscribes() {
+    let (a_name, b_name) = ("a@127.0.0.1", "b@127.0.0.1");
+    let a = start("a", &[]).await;
+    let b = start("b", &[&a]).await;
+    let tool = start("tool", &[&a]).await;
+    let _on_a = a.cluster(settings().cluster("blue")).await.unwrap();
+    let member = ("tiebeam", a_name);
+    let request = |name, pid: &tiebeam_node::Pid| Term::tuple([Term::atom(name), Term::from(pid)]);
+    let mut watcher = tool.spawn_anonymous().unwrap();
+    let mut local = a.spawn_anonymous().unwrap();
+    for pid in [watcher.pid(), watcher.pid(), local.pid()] {
+        let reply = tool.call_term(member, request("subscribe", pid), DEADLINE);
+        assert!(reply.await.unwrap().is_atom("ok"));
+    }
+    // Nobody makes a member dial by naming a process.
+    let stranger = b.spawn_anonymous().unwrap();
+    let refused = tool.call_term(member, request("subscribe", stranger.pid()), DEADLINE);
+    let refusal = Term::tuple([Term::atom("error"), Term::atom("noconnection")]);
+    assert_eq!(refused.await.unwrap(), refusal);
+
+    let on_b = b
+        .cluster(settings().cluster("blue").join([a_name]))
+        .await
+        .unwrap();
+    let told_of_b = |change: &str| ("blue".to_owned(), change.to_owned(), b_name.to_owned());
+    for subscriber in [&mut watcher, &mut local] {
+        loop {
+            let told = told(subscriber).await;
+            // The tool's node is seen, too: as one that runs no Tiebeam.
+            if told.2 == b_name {
+                assert_eq!(told, told_of_b("up"));
+                break;
+            }
+        }
+    }
+    let reply = tool.call_term(member, request("unsubscribe", watcher.pid()), DEADLINE);
+    assert!(reply.await.unwrap().is_atom("ok"));
+    on_b.leave().await;
+    loop {
+        if told(&mut local).await == told_of_b("left") {
+            break;
+        }
+    }
+    // What a member says over one connection comes in order: after this, nothing more comes.
+    tool.ping(a_name, DEADLINE).await.unwrap();
+    while let Some(signal) = watcher.try_recv() {
+        assert!(!format!("{signal:?}").contains("left"), "{signal:?}");
+    }
+    stop([a, b, tool]).await;
+}
+
+#[tokio::test]
+async fn a_node_without_a_cluster_is_observed_and_known_dead_when_its_kernel_is() {
+    let (a_name, b_name, plain) = ("a@127.0.0.1", "b@127.0.0.1", "plain@127.0.0.1");
+    let a = start("a", &[]).await;
+    let b = start("b", &[&a]).await;
+    let c = start("plain", &[&a, &b]).await;
+    let on_a = a.cluster(settings()).await.unwrap();
+    let on_b = b.cluster(settings().join([a_name])).await.unwrap();
+    c.connect(a_name).await.unwrap();
+    c.connect(b_name).await.unwrap();
+    let all = [a_name, b_name, plain].map(|name| (name, Status::Alive));
+    for cluster in [&on_a, &on_b] {
+        let members = until(cluster, &all).await;
+        assert_eq!(members[2].kind, Kind::Plain);
+    }
+    let mut events = on_a.subscribe();
+    let kernel = c.whereis("net_kernel").unwrap();
+    c.send_exit(&kernel, Term::atom("kill"));
+    // Its connection still carries ticks, so it may be contested instead of dead; silence it is not.
+    event(&mut events, |event| match event {
+        ClusterEvent::Down(member) | ClusterEvent::Contested { member, .. } => {
+            (member.node.as_str() == plain).then_some(())
+        }
+        _ => None,
+    })
+    .await;
+    stop([a, b, c]).await;
+}
+
+#[tokio::test]
+async fn a_driver_that_has_ended_is_noticed_while_its_node_is_connected() {
+    let names = ["a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"];
+    let a = start("a", &[]).await;
+    let b = start("b", &[&a]).await;
+    let c = start("c", &[&a, &b]).await;
+    let on_a = a.cluster(settings()).await.unwrap();
+    let on_b = b.cluster(settings().join([names[0]])).await.unwrap();
+    let on_c = c.cluster(settings().join([names[0]])).await.unwrap();
+    let all = names.map(|name| (name, Status::Alive));
+    for cluster in [&on_a, &on_b, &on_c] {
+        until(cluster, &all).await;
+    }
+    let mut events = on_a.subscribe();
+    let driver = c.whereis("tiebeam").unwrap();
+    c.send_exit(&driver, Term::atom("kill"));
+    event(&mut events, |event| match event {
+        ClusterEvent::Down(member) | ClusterEvent::Contested { member, .. } => {
+            (member.node.as_str() == names[2]).then_some(())
+        }
+        _ => None,
+    })
+    .await;
+
+    // Started again it is a new life of the same node.
+    let on_c = loop {
+        match c.cluster(settings().join([names[0]])).await {
+            Ok(cluster) => break cluster,
+            Err(ClusterError::Process(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    for cluster in [&on_a, &on_b, &on_c] {
+        until(cluster, &all).await;
+    }
+    stop([a, b, c]).await;
 }

@@ -89,6 +89,7 @@ pub(super) fn event(event: &ClusterEvent) -> Term {
                 Contest::Heard => "heard",
                 Contest::Unhealthy => "unhealthy",
                 Contest::Unreachable => "unreachable",
+                Contest::Alone => "alone",
             }),
         ]),
         ClusterEvent::Conflict { kept, refused } => {

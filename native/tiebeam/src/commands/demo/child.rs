@@ -39,7 +39,7 @@ pub(super) struct Common<'a> {
 pub(super) async fn rust(common: Common<'_>, name: &str, join: &str) -> Result<Started, Failure> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["node", "--name", name, "--cookie", common.cookie]);
-    command.args(["--join", join]);
+    command.args(["--join", join, "--profile", "fast"]);
     match start(common, command, name).await? {
         Some(started) => Ok(started),
         None => Err(Failure::new(

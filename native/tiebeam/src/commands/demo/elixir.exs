@@ -26,7 +26,7 @@ end
 
 [rust] = Enum.map(System.argv(), &String.to_atom/1)
 
-tiebeam = if Code.ensure_loaded?(Tiebeam), do: [{Tiebeam, name: Demo.Cluster, join: [rust]}], else: []
+tiebeam = if Code.ensure_loaded?(Tiebeam), do: [{Tiebeam, name: Demo.Cluster, profile: :fast, join: [rust]}], else: []
 
 {:ok, _supervisor} = Supervisor.start_link([Greeter | tiebeam], strategy: :one_for_one)
 IO.puts("ready Elixir #{System.version()} on OTP #{System.otp_release()}")

@@ -91,7 +91,7 @@ impl Stage {
             .epmd(EpmdMode::Serve, epmd);
         let node = Node::start(config).await?;
         services::start(&node).await?;
-        let cluster = node.cluster(ClusterConfig::default()).await?;
+        let cluster = node.cluster(ClusterConfig::fast()).await?;
         let events = cluster.subscribe();
         let ready = |name: &str, what: &str, after: Duration| {
             let line = format!("{name:17} {what}, ready after {}", time(after));
@@ -220,8 +220,11 @@ impl Stage {
     async fn members(&mut self, page: &mut Page) -> Result<(), Failure> {
         page.heading("All members see the same cluster")?;
         let mut expected = vec![(RUST1, Kind::Rust), (RUST2, Kind::Rust)];
-        if self.elixir_is_member {
-            expected.insert(0, (ELIXIR, Kind::Beam));
+        match (&self.elixir, self.elixir_is_member) {
+            (Some(_), true) => expected.insert(0, (ELIXIR, Kind::Beam)),
+            // Without the package it is observed.
+            (Some(_), false) => expected.insert(0, (ELIXIR, Kind::Plain)),
+            (None, _) => {}
         }
         let complete = self.cluster.wait_for(|members| {
             members.len() == expected.len()
@@ -265,7 +268,7 @@ impl Stage {
                     "Tiebeam.subscribe(Demo.Cluster)\n\
                      System.cmd(\"kill\", [\"-9\", \"{pid}\"])\n\
                      receive do\n  \
-                       {{:tiebeam, _, {{:member, change, member}}}} -> {{change, member.node}}\n\
+                       {{:tiebeam, _, {{:member, :down, member}}}} -> {{:down, member.node}}\n\
                      after 5_000 -> :nothing end"
                 );
                 let down = format!("{{:down, :\"{RUST2}\"}}");
@@ -359,9 +362,11 @@ impl Stage {
     async fn event(&mut self) -> Result<ClusterEvent, Failure> {
         loop {
             match timeout(SOON, self.events.recv()).await {
-                // A member is listed a moment before its event is sent.
-                Ok(Some(ClusterEvent::Up(_))) => {}
-                Ok(Some(event)) => return Ok(event),
+                Ok(Some(event @ (ClusterEvent::Down(_) | ClusterEvent::Left(_)))) => {
+                    return Ok(event);
+                }
+                // A member is listed a moment before its event is sent; one that is gone is a suspect first.
+                Ok(Some(_)) => {}
                 Ok(None) => return Err(Failure::new("the demo's own node has stopped")),
                 Err(_) => return Err(Failure::new(format!("nothing happened within {SOON:?}"))),
             }
