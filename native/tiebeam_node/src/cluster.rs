@@ -34,6 +34,8 @@ mod handle;
 mod observations;
 mod subscribers;
 mod term;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use crate::router::NotSent;
 
 /// Questions whose answer may still come. The core asks a few per period, so the oldest of these is minutes old; an
 /// answer that comes after it was forgotten is dropped.
-const MAX_OBSERVATIONS: usize = 1024;
+pub(super) const MAX_OBSERVATIONS: usize = 1024;
 
 /// The questions asked, oldest first.
 #[derive(Debug, Default)]

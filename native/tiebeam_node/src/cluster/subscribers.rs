@@ -8,7 +8,7 @@ use crate::process::Process;
 use crate::router::NotSent;
 
 /// Processes that may subscribe. An event becomes a message to each; a few tools watch, and no node has hundreds.
-const MAX_SUBSCRIBERS: usize = 256;
+pub(super) const MAX_SUBSCRIBERS: usize = 256;
 
 /// The processes, each monitored, in the order in which they came.
 #[derive(Debug, Default)]
