@@ -519,3 +519,22 @@ async fn a_driver_that_has_ended_is_noticed_while_its_node_is_connected() {
     }
     stop([a, b, c]).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_stood_still_says_so() {
+    let node = start("a", &[]).await;
+    let cluster = node.cluster(settings()).await.unwrap();
+    let mut events = cluster.subscribe();
+    // Its timers are set by now, and on time.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(cluster.health().stalls, 0);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let late = event(&mut events, |event| match event {
+        ClusterEvent::Stalled(late) => Some(*late),
+        _ => None,
+    });
+    let late = late.await;
+    assert!(late > Duration::from_secs(4), "{late:?}");
+    assert_eq!(cluster.health().stalls, 1);
+    node.stop().await;
+}
