@@ -538,3 +538,51 @@ async fn a_driver_that_stood_still_says_so() {
     assert_eq!(cluster.health().stalls, 1);
     node.stop().await;
 }
+
+/// How much each process sends in the test of a busy link, and in what pieces; of the smallest only so many.
+const TRANSFER: usize = 512 << 20;
+const PIECES: [usize; 3] = [100, 64 << 10, 32 << 20];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_gigabyte_over_one_link_makes_nobody_dead() {
+    let names = ["a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"];
+    let a = start("a", &[]).await;
+    let b = start("b", &[&a]).await;
+    let c = start("c", &[&a, &b]).await;
+    let on_a = a.cluster(settings()).await.unwrap();
+    let on_b = b.cluster(settings().join([names[0]])).await.unwrap();
+    let on_c = c.cluster(settings().join([names[0]])).await.unwrap();
+    let all = names.map(|name| (name, Status::Alive));
+    for cluster in [&on_a, &on_b, &on_c] {
+        until(cluster, &all).await;
+    }
+    let mut transfers = Vec::new();
+    for piece in PIECES {
+        let sender = a.spawn_anonymous().unwrap();
+        let mut receiver = b.spawn_anonymous().unwrap();
+        let to = receiver.pid().clone();
+        let count = (TRANSFER / piece).min(500_000);
+        let bytes = Term::from(tiebeam_node::Binary::from(vec![7; piece]));
+        tokio::spawn(async move {
+            for _ in 0..count {
+                sender.send_paced(&to, bytes.clone()).await.unwrap();
+            }
+        });
+        transfers.push(tokio::spawn(async move {
+            for _ in 0..count {
+                assert!(matches!(receiver.recv().await, Some(Signal::Message(_))));
+            }
+        }));
+    }
+    for transfer in transfers {
+        tokio::time::timeout(6 * DEADLINE, transfer)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    for cluster in [&on_a, &on_b, &on_c] {
+        let metrics = cluster.metrics();
+        assert_eq!((metrics.deaths, metrics.contested), (0, 0), "{metrics:?}");
+    }
+    stop([a, b, c]).await;
+}

@@ -296,7 +296,7 @@ impl Driver {
             Ok(()) => {}
             // The core greets again: these bytes are dropped.
             Err(NotSent::NoConnection) => self.dials.start(&self.node, peer),
-            // A probe behind a megabyte would come late and say nothing: a busy link counts as a lost message.
+            // A probe behind many megabytes would come late and say nothing: a busy link counts as a lost message.
             Err(NotSent::Busy { ahead }) => {
                 debug!(%peer, ahead, "the link is busy: a cluster message is dropped");
             }
