@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tiebeam_node::{
     ClusterConfig, ClusterError, ClusterEvent, ClusterEvents, ClusterHandle, CommandError, Config,
-    Cookie, EpmdMode, Kind, MAX_METADATA_BYTES, Member, Node, Process, Signal, Status, Term,
-    Timing,
+    Contest, Cookie, EpmdMode, Kind, MAX_METADATA_BYTES, Member, Node, Process, Signal, Status,
+    Term, Timing,
 };
 
 /// Long enough for a loaded machine; a test that passes never waits for it.
@@ -498,13 +498,26 @@ async fn a_driver_that_has_ended_is_noticed_while_its_node_is_connected() {
     let mut events = on_a.subscribe();
     let driver = c.whereis("tiebeam").unwrap();
     c.send_exit(&driver, Term::atom("kill"));
-    event(&mut events, |event| match event {
-        ClusterEvent::Down(member) | ClusterEvent::Contested { member, .. } => {
-            (member.node.as_str() == names[2]).then_some(())
-        }
+    // The node lives, so its connections stay: were they closed, its links would break, and `global` on BEAM nodes would
+    // tear the mesh apart.
+    let contested = event(&mut events, |event| match event {
+        ClusterEvent::Contested { member, reason } => Some((member.node.clone(), *reason)),
+        ClusterEvent::Down(_) => panic!("{event:?}"),
         _ => None,
-    })
-    .await;
+    });
+    let (node, reason) = contested.await;
+    assert_eq!((node.as_str(), reason), (names[2], Contest::Heard));
+    // Nor does it help to wait for it.
+    let judged_again = 4 * Timing::fast().suspicion_multiplier * Duration::from_millis(250);
+    let down = tokio::time::timeout(judged_again, async {
+        while let Some(event) = events.recv().await {
+            if let ClusterEvent::Down(_) = event {
+                return;
+            }
+        }
+    });
+    assert!(down.await.is_err(), "a node that lives was evicted");
+    assert_eq!(c.nodes(), [names[0], names[1]]);
 
     // Started again it is a new life of the same node.
     let on_c = loop {
