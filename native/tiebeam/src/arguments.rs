@@ -80,7 +80,8 @@ pub(crate) struct NodeArguments {
     /// How fast the cluster notices what happens; the same on all members.
     #[arg(long, value_enum, default_value_t = Profile::Lan)]
     pub(crate) profile: Profile,
-    /// Whether connections of dead members are closed before net ticks do it; if not given, on with --profile fast.
+    /// Whether a member that hangs is declared dead and disconnected at once, or stays a suspect until net ticks end its
+    /// connection; if not given, on with --profile fast.
     #[arg(long, value_enum)]
     pub(crate) evict: Option<Switch>,
     /// What this node tells the others about itself, at most 512 bytes.
@@ -240,11 +241,11 @@ impl From<Epmd> for EpmdMode {
 /// See [`ClusterConfig`]: its profiles.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Profile {
-    /// One network: a hung node is known in about ten seconds.
+    /// One network: a node that hangs is noticed in about ten seconds.
     Lan,
-    /// One network whose nodes do not pause for a second: a hung node is known in one to three seconds.
+    /// One network whose nodes do not pause for a second: a node that hangs is noticed in one to three seconds.
     Fast,
-    /// Several networks: a hung node is known in about a minute.
+    /// Several networks: a node that hangs is noticed in about a minute.
     Wan,
 }
 
