@@ -495,6 +495,8 @@ async fn a_driver_that_has_ended_is_noticed_while_its_node_is_connected() {
     for cluster in [&on_a, &on_b, &on_c] {
         until(cluster, &all).await;
     }
+    // Whoever is not connected to a node takes it for dead when it does not answer; b must be.
+    c.connect(names[1]).await.unwrap();
     let mut events = on_a.subscribe();
     let driver = c.whereis("tiebeam").unwrap();
     c.send_exit(&driver, Term::atom("kill"));
