@@ -162,18 +162,21 @@ impl Driver {
         let now = Instant::from_micros(self.origin.elapsed().as_micros() as u64);
         let mut actions = Vec::new();
         for event in events {
-            self.core.step(now, event, &mut actions);
+            let mut next = VecDeque::from([event]);
+            while let Some(event) = next.pop_front() {
+                let known = actions.len();
+                self.core.step(now, event, &mut actions);
+                // Samples are answered before anything else is stepped.
+                next.extend(actions[known..].iter().filter_map(|action| match action {
+                    Action::Sample { node } => Some(self.sampled(node)),
+                    _ => None,
+                }));
+            }
         }
         // First of all, so that whoever hears of a change finds it in `members`.
         self.show(now, &actions);
-        let mut actions = VecDeque::from(actions);
-        while let Some(action) = actions.pop_front() {
-            if let Some(event) = self.carry_out(action, process) {
-                let mut more = Vec::new();
-                self.core.step(now, event, &mut more);
-                self.show(now, &more);
-                actions.extend(more);
-            }
+        for action in actions {
+            self.carry_out(action, process);
         }
         let view = self.core.view();
         self.vitals.set(Vitals {
@@ -214,8 +217,18 @@ impl Driver {
         }
     }
 
-    /// Gives back what the core has to be told at once.
-    fn carry_out(&mut self, action: Action, process: &Process) -> Option<Event> {
+    /// How much the connection of a node received.
+    fn sampled(&self, node: &NodeName) -> Event {
+        let connection = Atom::new(node.as_str())
+            .ok()
+            .and_then(|peer| self.node.router().connection(&peer));
+        Event::Sampled {
+            node: node.clone(),
+            received: connection.map(|connection| connection.received()),
+        }
+    }
+
+    fn carry_out(&mut self, action: Action, process: &Process) {
         match action {
             Action::Send { to, bytes } => self.send(&to, bytes, process),
             Action::Observe { node, probe } => {
@@ -223,13 +236,8 @@ impl Driver {
                     debug!(%node, ?error, "a node is not asked whether it lives");
                 }
             }
-            Action::Sample { node } => {
-                let connection = Atom::new(node.as_str())
-                    .ok()
-                    .and_then(|peer| self.node.router().connection(&peer));
-                let received = connection.map(|connection| connection.received());
-                return Some(Event::Sampled { node, received });
-            }
+            // Answered already.
+            Action::Sample { .. } => {}
             Action::Evict { node } => {
                 info!(%node, "a dead member is disconnected");
                 self.node.disconnect(node.as_str());
@@ -243,7 +251,6 @@ impl Driver {
             }
             Action::Notify(notice) => self.notify(notice, process),
         }
-        None
     }
 
     fn notify(&mut self, notice: Notice, process: &Process) {
