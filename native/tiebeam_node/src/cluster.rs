@@ -79,6 +79,10 @@ impl Node {
     /// Runs as a process with a registered name ([`ClusterConfig::process`]) until the node leaves or stops. If that
     /// process is killed, the handles keep the members they saw last, and the cluster can be started again.
     ///
+    /// Any node may ask this process, as in `GenServer.call({:tiebeam, node}, :members)`: `:members`, `:health`,
+    /// `:metrics`, `{:subscribe, pid}`, `{:unsubscribe, pid}`. A subscriber gets `{:tiebeam, cluster, event}`, where `cluster`
+    /// is the identity of the cluster.
+    ///
     /// # Cancel safety
     /// Does not wait: once polled, the node is a member.
     pub async fn cluster(&self, config: ClusterConfig) -> Result<ClusterHandle, ClusterError> {

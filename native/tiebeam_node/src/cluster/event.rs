@@ -89,7 +89,8 @@ impl ClusterEvent {
     }
 }
 
-/// A subscription: a stream of events; see [`ClusterHandle::subscribe`](crate::ClusterHandle::subscribe).
+/// A subscription: a stream of events; see [`ClusterHandle::subscribe`](crate::ClusterHandle::subscribe). Where a `Stream` of
+/// the `futures` crates is wanted, their `stream::unfold` makes one of [`ClusterEvents::recv`].
 #[derive(Debug)]
 pub struct ClusterEvents(pub(super) broadcast::Receiver<ClusterEvent>);
 
