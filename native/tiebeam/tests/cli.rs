@@ -648,10 +648,15 @@ impl Watch {
     /// When this line came, without the time before it.
     #[track_caller]
     fn until(&self, wanted: &str) -> Instant {
+        self.until_one_of(&[wanted])
+    }
+
+    #[track_caller]
+    fn until_one_of(&self, wanted: &[&str]) -> Instant {
         let mut others = Vec::new();
         while let Ok((at, line)) = self.lines.recv_timeout(SOON) {
             let (_, event) = line.trim_start().split_once(' ').unwrap();
-            if event == wanted {
+            if wanted.contains(&event) {
                 return at;
             }
             others.push(line);
@@ -714,42 +719,71 @@ fn a_watch_of_a_node_that_is_no_member_says_so() {
 /// How long it may take until a node that stands still is known dead, in the profile `fast`.
 const FROZEN_IS_DEAD: Duration = Duration::from_secs(3);
 
-#[test]
-fn a_node_that_stands_still_is_known_dead_in_three_seconds_and_returns_when_it_thaws() {
-    let host = Host::new();
-    let fast = ["--profile", "fast"];
-    let join = ["--profile", "fast", "--join", "a@127.0.0.1"];
-    let all = ["a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"];
-    let _a = host.node(all[0], &fast);
-    let _b = host.node(all[1], &join);
-    let c = host.node(all[2], &join);
+/// Freezes a node of this kind: all survivors know in time that it is dead, are connected to one another and not to it,
+/// and see it return when it thaws.
+#[track_caller]
+fn assert_frozen_is_dead(host: &Host, survivors: [&str; 2], frozen: (&str, &Running), kind: &str) {
+    let (name, node) = frozen;
+    let [here, up, down] = ["alive", "up", "down"].map(|what| format!("{what} {name} ({kind})"));
     // A machine that is busy with other things makes a member doubt itself and wait longer: one of three shall do it.
     let mut took = Vec::new();
     for _ in 0..3 {
-        for node in all {
-            await_members(&host, node, &all.map(|node| (node, "alive")));
+        let watches = survivors.map(|survivor| Watch::start(host, &[survivor]));
+        for watch in &watches {
+            watch.until_one_of(&[&here, &up]);
         }
-        let [at_a, at_b] = [all[0], all[1]].map(|node| {
-            let watch = Watch::start(&host, &[node]);
-            watch.until("alive c@127.0.0.1 (rust)");
-            watch
-        });
-        c.signal("-STOP");
-        let frozen = Instant::now();
-        let down = "down c@127.0.0.1 (rust)";
-        let last = at_a.until(down).max(at_b.until(down));
-        // The survivors are connected to one another, and not to it.
-        let nodes = ["rpc", all[0], "erlang", "nodes", "--cookie", "secret"];
-        host.until(&nodes, "['b@127.0.0.1']");
-        c.signal("-CONT");
-        at_a.until("up c@127.0.0.1 (rust)");
-        at_b.until("up c@127.0.0.1 (rust)");
-        took.push(last - frozen);
-        if last - frozen < FROZEN_IS_DEAD {
+        // Both are connected to it, so that both have to judge.
+        let pairs = [(survivors[0], survivors[1]), (survivors[1], survivors[0])];
+        let connected = |also: &str| {
+            for (survivor, other) in pairs {
+                let ask = ["rpc", survivor, "erlang", "nodes", "--cookie", "secret"];
+                host.until(&ask, &format!("['{other}'{also}]"));
+            }
+        };
+        connected(&format!(",'{name}'"));
+        node.signal("-STOP");
+        let begin = Instant::now();
+        let last = watches.iter().map(|watch| watch.until(&down)).max();
+        took.push(last.unwrap() - begin);
+        connected("");
+        node.signal("-CONT");
+        for watch in &watches {
+            watch.until(&up);
+        }
+        if took.last().is_some_and(|took| *took < FROZEN_IS_DEAD) {
             return;
         }
     }
     panic!("{took:?}");
+}
+
+#[test]
+fn a_rust_node_that_stands_still_is_known_dead_in_three_seconds_and_returns_when_it_thaws() {
+    let host = Host::new();
+    let join = ["--profile", "fast", "--join", "a@127.0.0.1"];
+    let _a = host.node("a@127.0.0.1", &join[..2]);
+    let _b = host.node("b@127.0.0.1", &join);
+    let c = host.node("c@127.0.0.1", &join);
+    let survivors = ["a@127.0.0.1", "b@127.0.0.1"];
+    assert_frozen_is_dead(&host, survivors, ("c@127.0.0.1", &c), "rust");
+}
+
+#[test]
+fn a_plain_beam_node_that_stands_still_is_known_dead_in_three_seconds_and_returns_when_it_thaws() {
+    let host = Host::new();
+    let join = ["--profile", "fast", "--join", "a@127.0.0.1"];
+    let _a = host.node("a@127.0.0.1", &join[..2]);
+    let _b = host.node("b@127.0.0.1", &join);
+    let Some(plain) = host.beam("p@127.0.0.1") else {
+        return;
+    };
+    let survivors = ["a@127.0.0.1", "b@127.0.0.1"];
+    for survivor in survivors {
+        let node = format!("['{survivor}']");
+        let connect = ["rpc", "p@127.0.0.1", "net_kernel", "connect_node", &node];
+        host.until(&[&connect[..], &["--cookie", "secret"]].concat(), "true");
+    }
+    assert_frozen_is_dead(&host, survivors, ("p@127.0.0.1", &plain), "plain");
 }
 
 #[test]
