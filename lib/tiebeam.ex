@@ -19,17 +19,71 @@ defmodule Tiebeam do
   Reads never wait for another process: they touch an ETS table of this node. A node without distribution is a cluster
   of one; when distribution starts later, the node continues under its new name.
 
-  A node without the package can ask any member, BEAM or Rust: `GenServer.call({:tiebeam, node}, :members)`.
+  ## Who is alive
+
+  Members probe each other (SWIM, with the additions of Lifeguard), over the connections that they have. One that does not
+  answer is a suspect first, and others are asked; only when nothing is heard of it in time is it dead. A BEAM node without
+  the package is observed: up to three members ask its kernel. How soon, and whether the connection of a dead node is closed,
+  say the options `:profile`, `:timing` and `:evict`.
+
+  ## From other nodes
+
+  Any node, with the package or without, can ask any member, BEAM or Rust: `GenServer.call({:tiebeam, node}, request)`
+  where the request is `:members`, `:health`, `:metrics`, `{:subscribe, pid}` or `{:unsubscribe, pid}`.
 
   ## Options
 
   #{Tiebeam.Options.docs()}
   """
 
-  alias Tiebeam.{Member, Options, Table}
+  alias Tiebeam.{Error, Member, Options, Table}
 
   @typedoc "The local name of a cluster: the `:name` option of `start_link/1`."
   @type name :: atom
+
+  @typedoc """
+  How well this node itself keeps up.
+
+  - `:multiplier` - 1 when all is well, at most 8. A node that misses answers, is contradicted, or stands still raises it,
+    and waits that many times longer before it blames others (Lifeguard, section 3.1).
+  - `:stalls` - how often this node stood still.
+  - `:minority` - this node sees no majority of the members that were last here together: it may be cut off.
+  """
+  @type health :: %{multiplier: pos_integer, stalls: non_neg_integer, minority: boolean}
+
+  @typedoc """
+  What the membership did since it started; counts that only grow, but for `:queued`.
+
+  - `:sent`, `:sent_bytes`, `:received`, `:received_bytes` - messages of the cluster, and their bytes.
+  - `:probes`, `:probes_failed` - members probed, and probes that nobody answered; `:indirect` - requests to probe for
+    another member.
+  - `:suspicions` - raised by this node's own probes; `:recovered` - suspicions, of anybody, that ended well.
+  - `:refutations` - times this node had to contradict what was said of it.
+  - `:deaths` - members declared dead, by this node or by others; `:evictions` - their connections that were closed;
+    `:contested` - verdicts that were not carried out.
+  - `:syncs`, `:syncs_equal` - exchanges of the whole table, and those that found no difference.
+  - `:ignored` - messages that had no effect.
+  - `:queued` - words about members that wait to be passed on, now.
+  """
+  @type metrics :: %{
+          sent: non_neg_integer,
+          sent_bytes: non_neg_integer,
+          received: non_neg_integer,
+          received_bytes: non_neg_integer,
+          probes: non_neg_integer,
+          probes_failed: non_neg_integer,
+          indirect: non_neg_integer,
+          suspicions: non_neg_integer,
+          recovered: non_neg_integer,
+          refutations: non_neg_integer,
+          deaths: non_neg_integer,
+          evictions: non_neg_integer,
+          contested: non_neg_integer,
+          syncs: non_neg_integer,
+          syncs_equal: non_neg_integer,
+          ignored: non_neg_integer,
+          queued: non_neg_integer
+        }
 
   @doc """
   Starts a cluster member on this node, linked to the caller.
@@ -83,6 +137,50 @@ defmodule Tiebeam do
   def member(name, node) when is_atom(node), do: Table.member(name, node)
 
   @doc """
+  How well this node itself keeps up, as of at most a second before its last message or timer.
+
+      iex> Tiebeam.health(MyApp.Cluster)
+      %{multiplier: 1, stalls: 0, minority: false}
+  """
+  @spec health(name) :: health
+  def health(name), do: Table.health(name)
+
+  @doc """
+  What the membership did since it started, as of at most a second before its last message or timer.
+
+      iex> Tiebeam.metrics(MyApp.Cluster).deaths
+      0
+  """
+  @spec metrics(name) :: metrics
+  def metrics(name), do: Table.metrics(name)
+
+  @doc """
+  Replaces what this node tells about itself, at most 512 bytes. Members see it in about a second.
+
+  It is kept when the cluster's server restarts, but not when the cluster itself does. Raises `ArgumentError` for more
+  bytes. Blocks for the time of a call, at most five seconds, then exits like `GenServer.call/2`.
+
+      iex> Tiebeam.set_metadata(MyApp.Cluster, "zone=1")
+      :ok
+      iex> Tiebeam.member(MyApp.Cluster, node()).metadata
+      "zone=1"
+  """
+  @spec set_metadata(name, binary) :: :ok | {:error, Error.t()}
+  def set_metadata(name, metadata) when is_binary(metadata), do: command(name, {:set_metadata, metadata})
+
+  @doc """
+  Tells all other members something once, at most 512 bytes. Their subscribers get `{:broadcast, node, binary}`.
+
+  Best effort, in no order: it is passed on from member to member beside the probes. The error with the reason
+  `{:busy, limit}` says that too many are under way. Raises `ArgumentError` for more bytes. Blocks as `set_metadata/2`.
+
+      iex> Tiebeam.broadcast(MyApp.Cluster, "reload")
+      :ok
+  """
+  @spec broadcast(name, binary) :: :ok | {:error, Error.t()}
+  def broadcast(name, binary) when is_binary(binary), do: command(name, {:broadcast, binary})
+
+  @doc """
   Sends the calling process a `t:Tiebeam.Event.message/0` for every change from now on.
 
   Subscribing twice is the same as once. The subscription ends with the process.
@@ -111,4 +209,17 @@ defmodule Tiebeam do
   """
   @spec leave(name) :: :ok
   def leave(name), do: GenServer.call(Table.process(name), :leave)
+
+  defp command(name, {what, _bytes} = command) do
+    case GenServer.call(Table.process(name), command) do
+      :ok ->
+        :ok
+
+      {:error, {:too_long, bytes, limit}} ->
+        raise ArgumentError, "#{what}: #{bytes} bytes are too many, the limit is #{limit}"
+
+      {:error, reason} ->
+        {:error, %Error{reason: reason}}
+    end
+  end
 end

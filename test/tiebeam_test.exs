@@ -22,8 +22,12 @@ defmodule TiebeamTest do
     message =
       "there is no cluster Nobody on this node. Start it in a supervision tree: {Tiebeam, name: Nobody}"
 
-    for fun <- [&Tiebeam.members/1, &Tiebeam.subscribe/1, &Tiebeam.unsubscribe/1, &Tiebeam.leave/1] do
-      assert_raise ArgumentError, message, fn -> fun.(Nobody) end
+    for fun <- ~w(members health metrics subscribe unsubscribe leave)a do
+      assert_raise ArgumentError, message, fn -> apply(Tiebeam, fun, [Nobody]) end
+    end
+
+    for fun <- ~w(set_metadata broadcast)a do
+      assert_raise ArgumentError, message, fn -> apply(Tiebeam, fun, [Nobody, ""]) end
     end
 
     assert_raise ArgumentError, message, fn -> Tiebeam.member(Nobody, node()) end
@@ -46,6 +50,32 @@ defmodule TiebeamTest do
 
   test "the same name twice is an error of its supervisor", %{supervisor: supervisor} do
     assert Tiebeam.start_link(name: @cluster, process: :another) == {:error, {:already_started, supervisor}}
+  end
+
+  test "too much metadata is the caller's mistake" do
+    assert_raise ArgumentError, "set_metadata: 513 bytes are too many, the limit is 512", fn ->
+      Tiebeam.set_metadata(@cluster, String.duplicate("x", 513))
+    end
+
+    assert_raise ArgumentError, ~r/^broadcast: 5000 bytes are too many/, fn ->
+      Tiebeam.broadcast(@cluster, String.duplicate("x", 5000))
+    end
+
+    assert Tiebeam.member(@cluster, node()).metadata == ""
+  end
+
+  test "more broadcasts than can be under way are refused with words" do
+    answers = for n <- 1..2_000, do: Tiebeam.broadcast(@cluster, "#{n}")
+    assert {:error, %Tiebeam.Error{reason: {:busy, limit}} = error} = Enum.find(answers, &(&1 != :ok))
+    assert Enum.count(answers, &(&1 == :ok)) >= limit
+    assert Exception.message(error) =~ "Try again in a second"
+  end
+
+  test "who has left says nothing any more" do
+    :ok = Tiebeam.leave(@cluster)
+    assert {:error, %Tiebeam.Error{reason: :left} = error} = Tiebeam.broadcast(@cluster, "x")
+    assert {:error, %Tiebeam.Error{reason: :left}} = Tiebeam.set_metadata(@cluster, "x")
+    assert Exception.message(error) =~ "has left"
   end
 
   test "leaving is told, final, and the same when repeated" do
@@ -88,6 +118,10 @@ defmodule TiebeamTest do
 
   test "plain nodes ask the registered name" do
     assert GenServer.call(:tiebeam, :members) == Tiebeam.members(@cluster)
+    assert GenServer.call(:tiebeam, :health) == Tiebeam.health(@cluster)
+    assert Map.keys(GenServer.call(:tiebeam, :metrics)) == Map.keys(Tiebeam.metrics(@cluster))
+    assert GenServer.call(:tiebeam, {:subscribe, self()}) == :ok
+    assert GenServer.call(:tiebeam, {:unsubscribe, self()}) == :ok
     assert GenServer.call({:tiebeam, node()}, {:whereis, :of_a_later_release}) == {:error, :unknown_request}
     assert [%Member{status: :alive}] = Tiebeam.members(@cluster)
   end

@@ -1,13 +1,13 @@
 defmodule Tiebeam.Native do
   @moduledoc false
-  # The core as three NIFs. Only `Tiebeam.Server` and `Tiebeam.Options` call them. The Rust side of these types is
+  # The core as NIFs. Only `Tiebeam.Server` and `Tiebeam.Options` call them. The Rust side of these types is
   # `native/tiebeam_nif/src/terms.rs`; what they mean is documented in `native/tiebeam_core`.
 
   @on_load :load
 
   @opaque cluster :: reference
 
-  @typedoc "The core's configuration; times in milliseconds."
+  @typedoc "The core's configuration."
   @type settings :: %{
           node: node,
           creation: 0..0xFFFFFFFF,
@@ -15,28 +15,61 @@ defmodule Tiebeam.Native do
           cluster: String.t(),
           join: [node],
           seed: non_neg_integer,
-          timing: %{
-            greet_first: pos_integer,
-            greet_max: pos_integer,
-            sync_every: pos_integer,
-            forget_after: pos_integer
-          }
+          metadata: binary,
+          evict: boolean,
+          timing: timing
+        }
+
+  @typedoc "How often things happen; durations in milliseconds."
+  @type timing :: %{
+          probe_interval: pos_integer,
+          probe_timeout: pos_integer,
+          indirect_probes: non_neg_integer,
+          suspicion_multiplier: pos_integer,
+          suspicion_max_multiplier: pos_integer,
+          retransmit_multiplier: pos_integer,
+          gossip_interval: pos_integer,
+          gossip_fanout: pos_integer,
+          sync_interval: pos_integer,
+          greet_first: pos_integer,
+          greet_max: pos_integer,
+          forget_after: pos_integer
         }
 
   @type event ::
           {:received, node, binary}
-          | {:connected, node}
+          | {:connected, node, visible :: boolean}
           | {:disconnected, node}
-          | {:asked, call :: non_neg_integer, :leave}
+          | {:observed, node, probe :: non_neg_integer}
+          | {:sampled, node, received :: non_neg_integer | nil}
+          | {:asked, call :: non_neg_integer, command}
           | :woke
+
+  @type command :: {:set_metadata, binary} | {:broadcast, binary} | :leave
 
   @type action ::
           {:send, node, binary}
-          | {:answer, call :: non_neg_integer, :left}
+          | {:observe, node, probe :: non_neg_integer}
+          | {:sample, node}
+          | {:evict, node}
+          | {:evict_at, at :: node, node}
+          | {:answer, call :: non_neg_integer, answer}
           | {:notify, notice}
 
+  @type answer ::
+          :left
+          | :done
+          | {:too_long, bytes :: non_neg_integer, limit :: pos_integer}
+          | {:busy, limit :: pos_integer}
+
   @type notice ::
-          {:up | :down | :left | :refreshed | :forgotten, Tiebeam.Member.t()}
+          {:up | :down | :left | :refreshed | :suspect | :recovered | :updated | :forgotten,
+           Tiebeam.Member.t()}
+          | {:contested, Tiebeam.Member.t(), Tiebeam.Event.contest()}
+          | {:stalled, milliseconds :: non_neg_integer}
+          | {:health, multiplier :: pos_integer}
+          | {:conflict, kept :: Tiebeam.Member.t(), refused :: non_neg_integer}
+          | {:broadcast, node, binary}
           | {:refused, node, cluster :: String.t()}
           | {:ignored, node, why :: String.t()}
 
@@ -50,10 +83,20 @@ defmodule Tiebeam.Native do
   @spec new(settings) :: {:ok, cluster} | {:error, message :: String.t()}
   def new(_settings), do: :erlang.nif_error(:nif_not_loaded)
 
-  @doc "Tells what happened at `now` (milliseconds, never going back), in order."
+  @doc "The values of a profile."
+  @spec timing(:lan | :fast | :wan) :: timing
+  def timing(_profile), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "Tells what happened at `now` (microseconds, never going back), in order."
   @spec step(cluster, now :: non_neg_integer, [event]) :: {[action], deadline :: non_neg_integer | nil}
   def step(_cluster, _now, _events), do: :erlang.nif_error(:nif_not_loaded)
 
   @spec view(cluster) :: [Tiebeam.Member.t()]
   def view(_cluster), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec health(cluster) :: Tiebeam.health()
+  def health(_cluster), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec metrics(cluster) :: Tiebeam.metrics()
+  def metrics(_cluster), do: :erlang.nif_error(:nif_not_loaded)
 end

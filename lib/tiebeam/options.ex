@@ -4,16 +4,42 @@ defmodule Tiebeam.Options do
 
   alias Tiebeam.Native
 
+  @profiles [:lan, :fast, :wan]
+
+  # Their values are the core's own, by profile; here they are only documented: `:lan`, `:fast`, `:wan`.
   @timing [
+    probe_interval:
+      {:milliseconds, {:profile, "1000 / 250 / 5000"},
+       "The protocol period: each member probes one other per period (SWIM, section 3.1)."},
+    probe_timeout:
+      {:milliseconds, {:profile, "500 / 100 / 3000"},
+       "How long a probe waits for its answer before others are asked to probe as well. Shorter than the period."},
+    indirect_probes: {:count, {:profile, "3 / 3 / 3"}, "How many others are asked."},
+    suspicion_multiplier:
+      {:count, {:profile, "4 / 3 / 6"},
+       "A suspicion lasts at least so many periods, times the logarithm of the number of members."},
+    suspicion_max_multiplier:
+      {:count, {:profile, "6 / 6 / 6"},
+       "It lasts at most so many times longer, while nobody else confirms it (Lifeguard, section 3.2)."},
+    retransmit_multiplier:
+      {:count, {:profile, "4 / 4 / 4"},
+       "A word about a member is passed on so many times the logarithm of the number of members; twice as often while " <>
+         "messages are being lost."},
+    gossip_interval:
+      {:milliseconds, {:profile, "200 / 50 / 500"},
+       "The pause between two rounds of gossip beside the probes, while there is something to tell."},
+    gossip_fanout: {:count, {:profile, "3 / 3 / 4"}, "To how many members each round of gossip goes."},
+    sync_interval:
+      {:milliseconds, {:profile, "30000 / 15000 / 60000"},
+       "The pause between two exchanges of the whole table with a member in turn, longer above 32 members."},
     greet_first:
-      {:milliseconds, 1_000,
+      {:milliseconds, {:profile, "1000 / 250 / 3000"},
        "The first pause before a node that did not answer is greeted again; it doubles."},
     greet_max:
-      {:milliseconds, 30_000, "The longest such pause: the time in which a healed network is noticed."},
-    sync_every:
-      {:milliseconds, 10_000, "The pause between two exchanges of member lists with a random member."},
+      {:milliseconds, {:profile, "30000 / 10000 / 60000"},
+       "The longest such pause: the time in which a healed network is noticed."},
     forget_after:
-      {:milliseconds, 86_400_000,
+      {:milliseconds, {:profile, "86400000 / 86400000 / 86400000"},
        "How long a member that is dead or has left stays listed, and a dead one is dialled."}
   ]
 
@@ -33,7 +59,22 @@ defmodule Tiebeam.Options do
       {:atom, :tiebeam,
        "The registered name that members send to, the same on all nodes of the cluster. A second cluster on one node " <>
          "needs another one."},
-    timing: {{:keyword, @timing}, [], "How often things happen, in milliseconds."}
+    profile:
+      {:profile, :lan,
+       "How soon a hung node is known, for all members of the cluster alike. `:lan`: one network, about nine seconds, " <>
+         "and nobody is declared dead for lost messages. `:fast`: one network whose nodes do not pause for a second, one " <>
+         "to three seconds. `:wan`: several networks, hundreds of milliseconds apart."},
+    timing:
+      {{:keyword, @timing}, [],
+       "Replaces single values of the profile, whose own are given as `:lan` / `:fast` / `:wan`."},
+    metadata:
+      {:binary, "",
+       "What this node tells about itself, at most 512 bytes: `Tiebeam.set_metadata/2` replaces it."},
+    evict:
+      {:boolean, {:profile, "`true` in the profile `:fast`, otherwise `false`"},
+       "Close the connection to a member that is dead, so that links, monitors and `:global` hear of it in seconds " <>
+         "instead of a minute (OTP's net ticks). Only where this node sees a majority of the members, is itself " <>
+         "well, and nothing came over that connection since; see `t:Tiebeam.Event.contest/0`."}
   ]
 
   @type t :: %{
@@ -41,13 +82,16 @@ defmodule Tiebeam.Options do
           cluster: String.t(),
           join: [node],
           process: atom,
-          timing: %{atom => pos_integer}
+          profile: :lan | :fast | :wan,
+          timing: Native.timing(),
+          metadata: binary,
+          evict: boolean
         }
 
   @doc "The options with their defaults, or an `ArgumentError` that says which one is wrong and how."
   @spec validate!(keyword) :: t
   def validate!(options) do
-    options = validate!(options, @schema, "")
+    options = options |> validate!(@schema, "") |> complete()
 
     case Native.new(settings(options)) do
       {:ok, _cluster} -> options
@@ -61,11 +105,13 @@ defmodule Tiebeam.Options do
     %{
       node: node(),
       creation: :erlang.system_info(:creation),
-      # Grows from core to core within one creation.
+      # Grows from core to core within one creation, faster than any core raises its own.
       incarnation: since_vm_start(),
       cluster: options.cluster,
       join: options.join,
       seed: :rand.uniform(0xFFFFFFFFFFFFFFFF),
+      metadata: options.metadata,
+      evict: options.evict,
       timing: options.timing
     }
   end
@@ -73,6 +119,24 @@ defmodule Tiebeam.Options do
   @doc "The documentation of all options, in Markdown."
   @spec docs() :: String.t()
   def docs, do: docs(@schema, "")
+
+  @doc "The documented values of the timing option `key`, in the order of `profiles/0`."
+  @spec documented(atom) :: [integer]
+  def documented(key) do
+    {_type, {:profile, values}, _doc} = Keyword.fetch!(@timing, key)
+    values |> String.split(" / ") |> Enum.map(&String.to_integer/1)
+  end
+
+  @spec profiles() :: [:lan | :fast | :wan]
+  def profiles, do: @profiles
+
+  # What was not given is the profile's.
+  defp complete(options) do
+    given = Map.reject(options.timing, fn {_key, value} -> value == nil end)
+    timing = Map.merge(Native.timing(options.profile), given)
+    evict = if options.evict == nil, do: options.profile == :fast, else: options.evict
+    %{options | timing: timing, evict: evict}
+  end
 
   defp validate!(options, schema, path) do
     unless Keyword.keyword?(options) do
@@ -95,6 +159,7 @@ defmodule Tiebeam.Options do
     case {Keyword.fetch(options, key), default} do
       {{:ok, value}, _default} -> check!(type, value, path)
       {:error, :required} -> raise ArgumentError, "the option #{path} is required"
+      {:error, {:profile, _doc}} -> nil
       {:error, default} -> check!(type, default, path)
     end
   end
@@ -112,11 +177,20 @@ defmodule Tiebeam.Options do
   defp valid?(:atom, value), do: is_atom(value) and value not in [nil, true, false]
   defp valid?(:string, value), do: is_binary(value) and String.valid?(value)
   defp valid?(:nodes, value), do: is_list(value) and Enum.all?(value, &valid?(:atom, &1))
+  defp valid?(:binary, value), do: is_binary(value)
+  defp valid?(:boolean, value), do: is_boolean(value)
+  defp valid?(:profile, value), do: value in @profiles
+  # What the core can take; it judges the range.
+  defp valid?(:count, value), do: is_integer(value) and value in 0..0xFFFFFFFF
   defp valid?(:milliseconds, value), do: is_integer(value) and value in 1..0xFFFFFFFF
 
   defp describe(:atom), do: "an atom"
   defp describe(:string), do: "a string"
   defp describe(:nodes), do: "a list of node names"
+  defp describe(:binary), do: "a binary"
+  defp describe(:boolean), do: "true or false"
+  defp describe(:profile), do: ":lan, :fast or :wan"
+  defp describe(:count), do: "a number"
   defp describe(:milliseconds), do: "a positive number of milliseconds"
   defp describe({:keyword, _schema}), do: "a keyword list"
 
@@ -126,6 +200,7 @@ defmodule Tiebeam.Options do
         case {type, default} do
           {_type, :required} -> "Required."
           {{:keyword, nested}, _default} -> "\n\n" <> docs(nested, indent <> "  ")
+          {_type, {:profile, text}} -> "Default: #{text}."
           {_type, default} -> "Default: `#{inspect(default)}`."
         end
 
@@ -137,7 +212,7 @@ defmodule Tiebeam.Options do
     System.convert_time_unit(
       :erlang.monotonic_time() - :erlang.system_info(:start_time),
       :native,
-      :millisecond
+      :microsecond
     )
   end
 end

@@ -3,64 +3,94 @@ defmodule Tiebeam.Server do
   # The BEAM's driver of the core: events in, actions out, nothing decided here.
   #
   # The driver's contract: this process alone steps the core; `now` never goes back; actions are carried out in order;
-  # a send is best effort; it wakes at the deadline. Messages that wait in the mailbox become one step.
+  # a send is best effort; it wakes at the deadline. What waits in the mailbox is taken first, and only then the clock is
+  # read: it is told before a late timer is, and the core sees how late that is.
   #
-  # Also answers any node, with or without the package: `GenServer.call({:tiebeam, node}, :members)`.
+  # Members judge the node by how soon this process answers. So it never waits for another one: sends neither dial nor
+  # suspend, whatever may block runs in a task, and the handlers of logs and telemetry run in `Tiebeam.Reporter`.
+  #
+  # Also answers any node, with or without the package: `GenServer.call({:tiebeam, node}, request)`.
+  #
+  # | request | reply |
+  # |---|---|
+  # | `:members` | `[%Tiebeam.Member{}]` |
+  # | `:health` | `t:Tiebeam.health/0` |
+  # | `:metrics` | `t:Tiebeam.metrics/0` |
+  # | `{:subscribe, pid}` | `:ok`, `{:error, :noconnection}`, `{:error, {:too_many_subscribers, limit}}` |
+  # | `{:unsubscribe, pid}` | `:ok` |
 
   use GenServer
 
-  require Logger
+  alias Tiebeam.{Connection, Error, Event, Member, Native, Options, Reporter, Table}
 
-  alias Tiebeam.{Error, Event, Native, Options, Table}
-  alias Tiebeam.Supervisor, as: Cluster
-
-  # Events of one step. Keeps its time on a scheduler at a few hundred microseconds in a cluster of a hundred nodes.
+  # Messages taken at once. Keeps the turn at a few hundred microseconds in a cluster of a hundred nodes.
   @max_batch 64
 
   # Dials under way at a time. A dial to a host that does not answer takes seconds and holds a process; nodes beyond
   # the limit are dialled at their next greeting.
   @max_dials 16
 
-  # The core was made for the name `node`; its time is in milliseconds since `origin`. `calls` wait for an answer of
-  # the core, `subscribers` are pids with the monitors on them, `dials` are tasks with their nodes.
-  defstruct [:options, :node, :core, :origin, :timer, calls: %{}, next_call: 0, subscribers: %{}, dials: %{}]
+  # Disconnections under way at a time, each a process. They take microseconds unless the VM is in trouble; a member
+  # beyond the limit waits for OTP's net ticks.
+  @max_evictions 256
 
-  @spec start_link(Options.t()) :: {:ok, pid} | {:error, Error.t() | term}
-  def start_link(options) do
-    with {:error, {:already_started, pid}} <- GenServer.start_link(__MODULE__, options, name: options.process) do
+  # Questions to plain nodes whose answer may still come. The core asks a few per period, so the oldest of these is
+  # minutes old; an answer that comes after it was forgotten is dropped.
+  @max_observations 1024
+
+  # Subscribers on other nodes: a few tools watch. Those of this node are bounded by its own processes.
+  @max_remote_subscribers 256
+
+  # How old the round trips, health and metrics in the table may become, in microseconds; all else is written when it
+  # changes.
+  @refresh 1_000_000
+
+  # The core was made for the name `node`; its time is in microseconds since `origin`. `timer` is a pair of the deadline
+  # and its timer. `calls` wait for an answer of the core, `subscribers` have a monitor and the number of events they
+  # missed, `tasks` are `{:dial | :evict, node}`, `observations` are `{probe, node}`. `sampled` are the answers
+  # to what the present event asked for.
+  @enforce_keys [:options, :reporter, :subscribers]
+  defstruct @enforce_keys ++
+              [:node, :core, :origin, :timer, refreshed: 0, calls: %{}, next_call: 0] ++
+              [tasks: %{}, observations: %{}, sampled: []]
+
+  @spec start_link({Options.t(), struct}) :: {:ok, pid} | {:error, Error.t() | term}
+  def start_link({options, _reporter} = argument) do
+    with {:error, {:already_started, pid}} <-
+           GenServer.start_link(__MODULE__, argument, name: options.process) do
       {:error, %Error{reason: {:process_taken, options.process, pid}}}
     end
   end
 
   @impl true
-  def init(options) do
-    # For the farewell in `terminate/2`.
+  def init({options, reporter}) do
+    # For the farewell in `terminate/2`, and because tasks are linked: they end with this process.
     Process.flag(:trap_exit, true)
-    # Members judge the node by this process: it must not queue behind the work of others.
+
+    # Members judge the node by this process: it must not queue behind the work of others. `:max` is the VM's own.
     Process.flag(:priority, :high)
 
     # Hidden nodes too: a Rust node may be one. Before the first look at who is connected, so that nothing is missed.
     :ok = :net_kernel.monitor_nodes(true, node_type: :all)
     # Those of a server that crashed.
-    subscribers = Map.new(Table.subscribers(options.name), &{&1, Process.monitor(&1)})
-    {:ok, start_core(%__MODULE__{options: options, subscribers: subscribers})}
+    subscribers = Map.new(Table.subscribers(options.name), &{&1, {Process.monitor(&1), 0}})
+    {:ok, start_core(%__MODULE__{options: options, reporter: reporter, subscribers: subscribers})}
   end
 
   @impl true
-  def handle_call(:members, _from, state) do
-    {:reply, Table.members(state.options.name), state}
-  end
+  def handle_call(:members, _from, state), do: {:reply, Table.members(state.options.name), state}
+  def handle_call(:health, _from, state), do: {:reply, Native.health(state.core), state}
+  def handle_call(:metrics, _from, state), do: {:reply, Native.metrics(state.core), state}
 
-  def handle_call(:leave, from, state) do
-    call = state.next_call
-    state = %{state | calls: Map.put(state.calls, call, from), next_call: call + 1}
-    {:noreply, step(state, [{:asked, call, :leave}])}
-  end
+  def handle_call(:leave, from, state), do: ask(state, from, :leave)
+
+  def handle_call({command, bytes} = asked, from, state)
+      when command in [:set_metadata, :broadcast] and is_binary(bytes),
+      do: ask(state, from, asked)
 
   def handle_call({:subscribe, pid}, _from, state) when is_pid(pid) do
-    Table.subscribe(state.options.name, pid)
-    subscribers = Map.put_new_lazy(state.subscribers, pid, fn -> Process.monitor(pid) end)
-    {:reply, :ok, %{state | subscribers: subscribers}}
+    {reply, state} = subscribe(state, pid)
+    {:reply, reply, state}
   end
 
   def handle_call({:unsubscribe, pid}, _from, state) when is_pid(pid) do
@@ -76,29 +106,23 @@ defmodule Tiebeam.Server do
   def handle_cast(_request, state), do: {:noreply, state}
 
   @impl true
-  def handle_info({:"$tiebeam", node, bytes}, state) when is_atom(node) and is_binary(bytes) do
-    batch(state, [{:received, node, bytes}])
+  def handle_info({:timeout, timer, :wake}, %{timer: {_deadline, timer}} = state) do
+    batch(%{state | timer: nil}, [])
   end
 
-  def handle_info({change, node, _info}, state) when change in [:nodeup, :nodedown] do
-    batch(state, [connection(change, node)])
+  # A task ended. If it dialled and succeeded, `:nodeup` says so as well.
+  def handle_info({task, _result}, state) when is_map_key(state.tasks, task) do
+    Process.demonitor(task, [:flush])
+    {:noreply, %{state | tasks: Map.delete(state.tasks, task)}}
   end
 
-  def handle_info(:wake, state), do: batch(state, [:woke])
-
-  # A dial ended. If it succeeded, `:nodeup` says so as well.
-  def handle_info({dial, _connected}, state) when is_map_key(state.dials, dial) do
-    Process.demonitor(dial, [:flush])
-    {:noreply, %{state | dials: Map.delete(state.dials, dial)}}
-  end
-
-  def handle_info({:DOWN, dial, :process, _pid, _reason}, state) when is_map_key(state.dials, dial) do
-    {:noreply, %{state | dials: Map.delete(state.dials, dial)}}
+  def handle_info({:DOWN, task, :process, _pid, _reason}, state) when is_map_key(state.tasks, task) do
+    {:noreply, %{state | tasks: Map.delete(state.tasks, task)}}
   end
 
   def handle_info({:DOWN, _monitor, :process, pid, _reason}, state), do: {:noreply, unsubscribe(state, pid)}
 
-  def handle_info(_message, state), do: {:noreply, state}
+  def handle_info(message, state), do: batch(state, [message])
 
   @impl true
   def terminate(reason, state) do
@@ -117,49 +141,106 @@ defmodule Tiebeam.Server do
   defp start_core(state) do
     name = state.options.name
 
-    for member <- Table.members(name) do
-      Table.delete(name, member)
-      if member.status in [:alive, :suspect], do: publish({:member, :down, %{member | status: :dead}}, name)
-    end
+    state =
+      for member <- Table.members(name), reduce: state do
+        state ->
+          Table.delete(name, member)
+          gone? = member.status in [:alive, :suspect]
+          if gone?, do: publish(state, {:down, %{member | status: :dead}}), else: state
+      end
 
-    settings = Options.settings(state.options)
+    settings = Options.settings(%{state.options | metadata: Table.metadata(name)})
     {:ok, core} = Native.new(settings)
-    state = %{state | node: settings.node, core: core, origin: monotonic()}
-    step(state, [:woke | for(node <- Node.list(:connected), do: {:connected, node})])
+    state = wake_at(state, nil)
+    state = %{state | node: settings.node, core: core, origin: monotonic(), refreshed: 0, observations: %{}}
+
+    connected =
+      for {type, visible} <- [visible: true, hidden: false], node <- Node.list(type), do: {node, visible}
+
+    state |> step([:woke | for({node, visible} <- connected, do: {:connected, node, visible})]) |> refresh()
   end
 
-  defp batch(state, events) do
-    events = drain(events, @max_batch - 1)
+  defp ask(state, from, command) do
+    call = state.next_call
+    state = %{state | calls: Map.put(state.calls, call, {from, command}), next_call: call + 1}
+    {:noreply, step(state, [{:asked, call, command}])}
+  end
+
+  defp batch(state, messages) do
+    messages = messages |> drain(@max_batch - length(messages), state.observations) |> Enum.reverse()
 
     # Distribution of this node itself started or stopped: `:nodeup` or `:nodedown` of its own name says so.
     if node() != state.node do
       {:noreply, start_core(state)}
     else
-      {:noreply, step(state, Enum.reverse(events))}
+      {events, state} = Enum.flat_map_reduce(messages, state, &event/2)
+      if events == [] and messages != [], do: {:noreply, state}, else: {:noreply, step(state, events)}
     end
   end
 
   # Newest first. Takes only what the core wants to know: calls and system messages wait their turn.
-  defp drain(events, 0), do: events
+  defp drain(messages, 0, _observations), do: messages
 
-  defp drain(events, left) do
+  defp drain(messages, left, observations) do
     receive do
-      {:"$tiebeam", node, bytes} when is_atom(node) and is_binary(bytes) ->
-        drain([{:received, node, bytes} | events], left - 1)
+      {:"$tiebeam", _node, _bytes} = message ->
+        drain([message | messages], left - 1, observations)
 
-      {change, node, _info} when change in [:nodeup, :nodedown] ->
-        drain([connection(change, node) | events], left - 1)
+      {:nodeup, _node, _info} = message ->
+        drain([message | messages], left - 1, observations)
+
+      {:nodedown, _node, _info} = message ->
+        drain([message | messages], left - 1, observations)
+
+      {asked, _} = message when is_map_key(observations, asked) ->
+        drain([message | messages], left - 1, observations)
     after
-      0 -> events
+      0 -> messages
     end
   end
 
-  defp connection(:nodeup, node), do: {:connected, node}
-  defp connection(:nodedown, node), do: {:disconnected, node}
+  # What a message is to the core; nothing if it is none of its business.
+  defp event({:"$tiebeam", node, bytes}, state) when is_atom(node) and is_binary(bytes) do
+    {[{:received, node, bytes}], state}
+  end
 
-  defp step(state, events) do
-    {actions, deadline} = Native.step(state.core, monotonic() - state.origin, events)
-    actions |> Enum.reduce(state, &act/2) |> wake_at(deadline)
+  defp event({:nodeup, node, info}, state) do
+    {[{:connected, node, List.keyfind(info, :node_type, 0) == {:node_type, :visible}}], state}
+  end
+
+  defp event({:nodedown, node, _info}, state) do
+    # Its answers went with the connection.
+    observations = Map.reject(state.observations, fn {_asked, {_probe, asked}} -> asked == node end)
+    {[{:disconnected, node}], %{state | observations: observations}}
+  end
+
+  defp event({asked, _reply}, state) when is_map_key(state.observations, asked) do
+    {{probe, node}, observations} = Map.pop!(state.observations, asked)
+    {[{:observed, node, probe}], %{state | observations: observations}}
+  end
+
+  defp event(_message, state), do: {[], state}
+
+  defp step(state, events), do: step(state, monotonic() - state.origin, events)
+
+  # Without events, it is a wake-up.
+  defp step(state, now, []), do: step(state, now, [:woke])
+
+  defp step(state, now, events) do
+    {state, deadline} =
+      Enum.reduce(events, {state, nil}, fn event, {state, _} -> step_one(state, now, event) end)
+
+    state |> wake_at(deadline) |> refresh(now)
+  end
+
+  # One at a time, because a sample is answered before anything else is stepped.
+  defp step_one(state, now, event) do
+    {actions, deadline} = Native.step(state.core, now, [event])
+    state = Enum.reduce(actions, state, &act/2)
+
+    Enum.reduce(state.sampled, {%{state | sampled: []}, deadline}, fn sampled, {state, _} ->
+      step_one(state, now, sampled)
+    end)
   end
 
   defp act({:send, node, bytes}, state) do
@@ -173,62 +254,150 @@ defmodule Tiebeam.Server do
     end
   end
 
-  defp act({:answer, call, :left}, state) do
-    {from, calls} = Map.pop(state.calls, call)
-    if from, do: GenServer.reply(from, :ok)
+  defp act({:observe, node, probe}, state) do
+    observations = Map.put(state.observations, Connection.ask(node), {probe, node})
+    %{state | observations: forget_oldest(observations)}
+  end
+
+  defp act({:sample, node}, state) do
+    %{state | sampled: [{:sampled, node, Connection.received(node)} | state.sampled]}
+  end
+
+  defp act({:evict, node}, state), do: evict(state, node, {:erlang, :disconnect_node, [node]})
+  defp act({:evict_at, at, node}, state), do: evict(state, node, {Connection, :disconnect_at, [at, node]})
+
+  defp act({:answer, call, answer}, state) do
+    {{from, command}, calls} = Map.pop(state.calls, call, {nil, nil})
+
+    # A server that takes over after a crash starts with it.
+    with {:done, {:set_metadata, metadata}} <- {answer, command} do
+      Table.put_metadata(state.options.name, metadata)
+    end
+
+    if from, do: GenServer.reply(from, reply(command, answer))
     %{state | calls: calls}
   end
 
   defp act({:notify, notice}, state) do
-    name = state.options.name
-    record(notice, name)
-    if event = Event.from_notice(notice), do: publish(event, name)
-    state
+    record(notice, state.options.name)
+    publish(state, notice)
   end
 
-  # Connecting may block for seconds, so another process does it: one per node at a time. The core greets again.
+  defp reply(:leave, :left), do: :ok
+  defp reply(_command, :done), do: :ok
+  defp reply(_command, answer), do: {:error, answer}
+
+  defp forget_oldest(observations) when map_size(observations) <= @max_observations, do: observations
+
+  defp forget_oldest(observations) do
+    # The core numbers its probes upwards.
+    {asked, _} = Enum.min_by(observations, fn {_asked, {probe, _node}} -> probe end)
+    Map.delete(observations, asked)
+  end
+
+  # Connecting may block for seconds: one dial per node at a time. The core greets again.
   defp dial(state, node) do
-    if Node.alive?() and map_size(state.dials) < @max_dials and node not in Map.values(state.dials) do
-      task = Task.Supervisor.async_nolink(Cluster.dials(state.options.name), Node, :connect, [node])
-      %{state | dials: Map.put(state.dials, task.ref, node)}
-    else
-      state
+    dials = for {_task, {:dial, dialled}} <- state.tasks, do: dialled
+
+    if Node.alive?() and length(dials) < @max_dials and node not in dials,
+      do: start_task(state, {:dial, node}, {Node, :connect, [node]}),
+      else: state
+  end
+
+  # `net_kernel` does it for whoever asks, and it may be busy.
+  defp evict(state, node, what) do
+    evictions = Enum.count(state.tasks, &match?({_task, {:evict, _node}}, &1))
+    if evictions < @max_evictions, do: start_task(state, {:evict, node}, what), else: state
+  end
+
+  defp start_task(state, purpose, {module, function, arguments}) do
+    task = Task.async(module, function, arguments)
+    %{state | tasks: Map.put(state.tasks, task.ref, purpose)}
+  end
+
+  defp subscribe(state, pid) do
+    cond do
+      is_map_key(state.subscribers, pid) ->
+        {:ok, state}
+
+      # A monitor would dial: nobody makes this node call on others by naming a pid.
+      not local?(pid) and node(pid) not in Node.list(:connected) ->
+        {{:error, :noconnection}, state}
+
+      not local?(pid) and Enum.count(state.subscribers, &remote?/1) >= @max_remote_subscribers ->
+        {{:error, {:too_many_subscribers, @max_remote_subscribers}}, state}
+
+      true ->
+        Table.subscribe(state.options.name, pid)
+        {:ok, %{state | subscribers: Map.put(state.subscribers, pid, {Process.monitor(pid), 0})}}
     end
   end
 
   defp unsubscribe(state, pid) do
-    {monitor, subscribers} = Map.pop(state.subscribers, pid)
-    if monitor, do: Process.demonitor(monitor, [:flush])
+    {subscriber, subscribers} = Map.pop(state.subscribers, pid)
+    with {monitor, _missed} <- subscriber, do: Process.demonitor(monitor, [:flush])
     Table.unsubscribe(state.options.name, pid)
     %{state | subscribers: subscribers}
   end
 
-  defp publish(event, name) do
-    for pid <- Table.subscribers(name), do: send(pid, {:tiebeam, name, event})
+  defp local?(pid), do: node(pid) == node()
+  defp remote?({pid, _subscriber}), do: not local?(pid)
+
+  # Tells subscribers, the log and telemetry.
+  defp publish(state, notice) do
+    Reporter.publish(state.reporter, notice)
+
+    case Event.from_notice(notice) do
+      nil -> state
+      event -> %{state | subscribers: Map.new(state.subscribers, &tell(&1, event, state.options))}
+    end
   end
+
+  defp tell({pid, {monitor, missed}}, event, options) do
+    if local?(pid) do
+      send(pid, {:tiebeam, options.name, event})
+      {pid, {monitor, 0}}
+    else
+      # It cannot be told apart from the others of its node by a local name.
+      missed =
+        if missed > 0 and sent?(pid, {:tiebeam, options.cluster, {:missed, missed}}), do: 0, else: missed
+
+      told? = missed == 0 and sent?(pid, {:tiebeam, options.cluster, event})
+      {pid, {monitor, if(told?, do: 0, else: missed + 1)}}
+    end
+  end
+
+  # Without a connection nothing is missed: the monitor is about to say so.
+  defp sent?(pid, message), do: :erlang.send(pid, message, [:noconnect, :nosuspend]) != :nosuspend
 
   defp record({:forgotten, member}, name), do: Table.delete(name, member)
+  defp record({:contested, member, _reason}, name), do: Table.put(name, member)
+  defp record({_change, %Member{} = member}, name), do: Table.put(name, member)
+  defp record(_notice, _name), do: true
 
-  defp record({change, member}, name) when change in [:up, :down, :left, :refreshed] do
-    Table.put(name, member)
+  defp refresh(state, now) do
+    if now - state.refreshed >= @refresh, do: %{refresh(state) | refreshed: now}, else: state
   end
 
-  defp record({:refused, node, cluster}, name) do
-    Logger.warning(
-      "#{inspect(name)}: #{node} is connected but in another cluster (#{inspect(cluster)}); " <>
-        "neither takes the other for a member. If it should be one, give both the same `cluster:`"
-    )
+  defp refresh(state) do
+    %{core: core, options: %{name: name}} = state
+    Table.refresh(name, Native.view(core), Native.health(core), Native.metrics(core))
+    state
   end
 
-  defp record({:ignored, node, why}, name) do
-    Logger.warning("#{inspect(name)}: ignored a message of #{node}: #{why}")
-  end
+  # The timers of this process are whole milliseconds, and fire in the first one that has passed.
+  defp wake_at(%{timer: {deadline, _timer}} = state, deadline), do: state
 
   defp wake_at(state, deadline) do
-    if state.timer, do: Process.cancel_timer(state.timer, async: true, info: false)
-    timer = if deadline, do: Process.send_after(self(), :wake, state.origin + deadline, abs: true)
-    %{state | timer: timer}
+    with {_deadline, timer} <- state.timer, do: :erlang.cancel_timer(timer, async: true, info: false)
+
+    if deadline do
+      at = -Integer.floor_div(-(state.origin + deadline), 1000)
+      %{state | timer: {deadline, :erlang.start_timer(at, self(), :wake, abs: true)}}
+    else
+      %{state | timer: nil}
+    end
   end
 
-  defp monotonic, do: System.monotonic_time(:millisecond)
+  defp monotonic, do: System.monotonic_time(:microsecond)
 end

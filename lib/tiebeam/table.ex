@@ -1,15 +1,15 @@
 defmodule Tiebeam.Table do
   @moduledoc false
   # The ETS table that callers read, one per cluster and named after it. The supervisor owns it, so that it outlives a
-  # crash of the server; the server alone writes. Rows: `{node, member}`,
+  # crash of the server; the server alone writes. Rows: `{node, member}`, `{{:vital, :health | :metrics}, map}`,
   # `{{:subscriber, pid}}` and `{{:option, key}, value}`.
 
   alias Tiebeam.Member
 
-  @spec new(name :: atom, process :: atom) :: :ok
-  def new(name, process) do
+  @spec new(name :: atom, process :: atom, metadata :: binary) :: :ok
+  def new(name, process, metadata) do
     :ets.new(name, [:named_table, :ordered_set, :public, read_concurrency: true])
-    :ets.insert(name, {{:option, :process}, process})
+    :ets.insert(name, [{{:option, :process}, process}, {{:option, :metadata}, metadata}])
     :ok
   end
 
@@ -27,14 +27,34 @@ defmodule Tiebeam.Table do
     end
   end
 
+  @spec health(atom) :: Tiebeam.health()
+  def health(name), do: read(name, fn -> :ets.lookup_element(name, {:vital, :health}, 2) end)
+
+  @spec metrics(atom) :: Tiebeam.metrics()
+  def metrics(name), do: read(name, fn -> :ets.lookup_element(name, {:vital, :metrics}, 2) end)
+
   @doc "The registered name of the cluster's server."
   @spec process(atom) :: atom
   def process(name) do
     read(name, fn -> :ets.lookup_element(name, {:option, :process}, 2) end)
   end
 
+  @doc "What this node tells about itself: the option, or what replaced it."
+  @spec metadata(atom) :: binary
+  def metadata(name), do: :ets.lookup_element(name, {:option, :metadata}, 2)
+
+  @spec put_metadata(atom, binary) :: true
+  def put_metadata(name, metadata), do: :ets.insert(name, {{:option, :metadata}, metadata})
+
   @spec put(atom, Member.t()) :: true
   def put(name, member), do: :ets.insert(name, {member.node, member})
+
+  @doc "What changes without a notice: round trips of members, health, metrics."
+  @spec refresh(atom, [Member.t()], Tiebeam.health(), Tiebeam.metrics()) :: true
+  def refresh(name, members, health, metrics) do
+    vitals = [{{:vital, :health}, health}, {{:vital, :metrics}, metrics}]
+    :ets.insert(name, vitals ++ for(member <- members, do: {member.node, member}))
+  end
 
   @spec delete(atom, Member.t()) :: true
   def delete(name, member), do: :ets.delete(name, member.node)

@@ -4,16 +4,34 @@ defmodule Tiebeam.OptionsTest do
   alias Tiebeam.Options
 
   test "defaults" do
-    assert %{name: A, cluster: "default", join: [], process: :tiebeam, timing: timing} =
-             Options.validate!(name: A)
+    assert %{name: A, cluster: "default", join: [], process: :tiebeam, metadata: "", evict: false} =
+             options = Options.validate!(name: A)
 
-    assert timing == %{greet_first: 1_000, greet_max: 30_000, sync_every: 10_000, forget_after: 86_400_000}
+    assert options.profile == :lan
+    assert options.timing == Tiebeam.Native.timing(:lan)
+  end
+
+  test "a profile decides what was not given" do
+    assert %{evict: true, timing: timing} = Options.validate!(name: A, profile: :fast)
+    assert timing == Tiebeam.Native.timing(:fast)
+    assert %{evict: false} = Options.validate!(name: A, profile: :fast, evict: false)
+    assert %{evict: true} = Options.validate!(name: A, evict: true)
+  end
+
+  test "the documented values of the profiles are the core's" do
+    timings = Enum.map(Options.profiles(), &Tiebeam.Native.timing/1)
+
+    for key <- Map.keys(hd(timings)),
+        do: assert({key, Options.documented(key)} == {key, Enum.map(timings, & &1[key])})
   end
 
   test "given values replace defaults one by one" do
     options = Options.validate!(name: A, join: [:b@h], timing: [greet_max: 5_000])
     assert options.join == [:b@h]
     assert %{greet_first: 1_000, greet_max: 5_000} = options.timing
+
+    assert %{timing: %{gossip_interval: 50, sync_interval: 5}} =
+             Options.validate!(name: A, profile: :fast, timing: [sync_interval: 5])
   end
 
   test "each mistake says which option is wrong and how" do
@@ -27,9 +45,18 @@ defmodule Tiebeam.OptionsTest do
        "expected the option :timing :greet_max to be a positive number of milliseconds, got: 0"},
       {[name: A, timing: 5], "expected :timing options to be a keyword list, got: 5"},
       {[name: A, names: B],
-       "unknown or repeated option :names; the options are :name, :cluster, :join, :process, :timing"},
+       "unknown or repeated option :names; the options are " <>
+         ":name, :cluster, :join, :process, :profile, :timing, :metadata, :evict"},
       {[name: A, name: B],
-       "unknown or repeated option :name; the options are :name, :cluster, :join, :process, :timing"},
+       "unknown or repeated option :name; the options are " <>
+         ":name, :cluster, :join, :process, :profile, :timing, :metadata, :evict"},
+      {[name: A, profile: :slow], "expected the option :profile to be :lan, :fast or :wan, got: :slow"},
+      {[name: A, metadata: 'x'], "expected the option :metadata to be a binary, got: 'x'"},
+      {[name: A, evict: nil], "expected the option :evict to be true or false, got: nil"},
+      {[name: A, timing: [gossip_fanout: -1]],
+       "expected the option :timing :gossip_fanout to be a number, got: -1"},
+      {[name: A, timing: [sync_every: 1]],
+       ~r/^unknown or repeated option :timing :sync_every; the options are/},
       {:a, "expected options to be a keyword list, got: :a"}
     ]
 
@@ -47,6 +74,18 @@ defmodule Tiebeam.OptionsTest do
       Options.validate!(name: A, join: [:seed])
     end
 
+    assert_raise ArgumentError, "metadata must have at most 512 bytes, it has 513", fn ->
+      Options.validate!(name: A, metadata: String.duplicate("x", 513))
+    end
+
+    assert_raise ArgumentError, ~r/^probe_timeout must be shorter than probe_interval/, fn ->
+      Options.validate!(name: A, timing: [probe_interval: 500])
+    end
+
+    assert_raise ArgumentError, "gossip_fanout must be from 1 to 64, it is 65", fn ->
+      Options.validate!(name: A, timing: [gossip_fanout: 65])
+    end
+
     assert_raise ArgumentError, ~r/join must name at most 64 nodes, it names 65/, fn ->
       Options.validate!(name: A, join: List.duplicate(:b@h, 65))
     end
@@ -55,7 +94,9 @@ defmodule Tiebeam.OptionsTest do
   test "every option is documented" do
     docs = Options.docs()
 
-    for option <- ~w(name cluster join process timing greet_first greet_max sync_every forget_after) do
+    timing = Map.keys(Tiebeam.Native.timing(:lan))
+
+    for option <- ~w(name cluster join process profile timing metadata evict)a ++ timing do
       assert docs =~ "- `:#{option}` ("
     end
   end

@@ -2,6 +2,7 @@ defmodule Tiebeam.ServerTest do
   use ExUnit.Case
 
   import ExUnit.CaptureLog
+  import Support.Eventually
 
   alias Tiebeam.{Member, Native}
 
@@ -11,44 +12,49 @@ defmodule Tiebeam.ServerTest do
   @peer :"nobody@127.0.0.1"
 
   setup do
-    start_supervised!({Tiebeam, name: @cluster, process: @process, timing: [sync_every: 1_000_000]})
+    start_supervised!({Tiebeam, name: @cluster, process: @process})
     :ok = Tiebeam.subscribe(@cluster)
     %{peer: peer()}
   end
 
   # The core of another node, played by the test.
   defp peer(settings \\ %{}) do
-    {:ok, core} =
-      Native.new(
-        Map.merge(
-          %{
-            node: @peer,
-            creation: 1,
-            incarnation: 1,
-            cluster: "default",
-            join: [],
-            seed: 1,
-            timing: %{greet_first: 1_000, greet_max: 1_000, sync_every: 1_000, forget_after: 1_000}
-          },
-          settings
-        )
-      )
-
+    {:ok, core} = Native.new(Map.merge(settings(), settings))
     core
   end
 
-  defp nodeup, do: send(@process, {:nodeup, @peer, []})
-  defp nodedown, do: send(@process, {:nodedown, @peer, []})
+  defp settings do
+    %{
+      node: @peer,
+      creation: 1,
+      incarnation: 1,
+      cluster: "default",
+      join: [],
+      seed: 1,
+      metadata: "",
+      evict: false,
+      timing: Native.timing(:lan)
+    }
+  end
+
+  defp nodeup(info \\ [node_type: :visible]), do: send(@process, {:nodeup, @peer, info})
+  defp nodedown, do: send(@process, {:nodedown, @peer, [node_type: :visible]})
   defp received(bytes), do: send(@process, {:"$tiebeam", @peer, bytes})
 
   defp hello(core) do
-    {actions, _} = Native.step(core, 0, [{:connected, node()}])
+    {actions, _} = Native.step(core, 0, [{:connected, node(), true}])
     {:send, _node, bytes} = List.keyfind!(actions, :send, 0)
     bytes
   end
 
   # A call is answered behind everything that was sent before.
   defp settle, do: GenServer.call(@process, :members)
+
+  # What was noticed before is in the log.
+  defp reported do
+    settle()
+    :sys.get_state(Module.concat(@cluster, Reporter))
+  end
 
   test "a member comes, goes and comes back", %{peer: peer} do
     nodeup()
@@ -57,11 +63,16 @@ defmodule Tiebeam.ServerTest do
     assert Tiebeam.member(@cluster, @peer) == member
 
     nodedown()
-    assert_receive {:tiebeam, @cluster, {:member, :down, %Member{node: @peer, status: :dead}}}
-    assert Tiebeam.member(@cluster, @peer).status == :dead
+    assert_receive {:tiebeam, @cluster, {:member, :suspect, %Member{node: @peer}}}, 5_000
+    assert Tiebeam.member(@cluster, @peer).status == :suspect
 
+    # Back under another creation: it was restarted. It outdoes what was held of its name.
     nodeup()
-    received(hello(peer(%{creation: 2})))
+    received(hello(peer(%{creation: 2, incarnation: 2})))
+
+    assert_receive {:tiebeam, @cluster, {:member, :down, %Member{node: @peer, creation: 1, status: :dead}}},
+                   9_000
+
     assert_receive {:tiebeam, @cluster, {:member, :up, %Member{node: @peer, creation: 2}}}
   end
 
@@ -77,6 +88,8 @@ defmodule Tiebeam.ServerTest do
 
     for {change, creation} <- [up: 1, down: 1, up: 2] do
       assert_received {:tiebeam, @cluster, {:member, first_change, %Member{creation: first_creation}}}
+                      when first_change in [:up, :down]
+
       assert {first_change, first_creation} == {change, creation}
     end
   end
@@ -86,10 +99,21 @@ defmodule Tiebeam.ServerTest do
     nodeup()
     hello = hello(peer)
     for _ <- 1..1000, do: received(hello)
-    nodedown()
+    received(farewell(peer))
     :sys.resume(@process)
     assert_receive {:tiebeam, @cluster, {:member, :up, _}}
-    assert_receive {:tiebeam, @cluster, {:member, :down, _}}
+    assert_receive {:tiebeam, @cluster, {:member, :left, _}}
+  end
+
+  defp farewell(core) do
+    name = node()
+    # A member says farewell to those it knows.
+    {:ok, other} = Native.new(%{settings() | node: name})
+    {[_up | hellos], _} = Native.step(other, 0, [{:connected, @peer, true}])
+    events = for {:send, @peer, bytes} <- hellos, do: {:received, name, bytes}
+    {actions, _} = Native.step(core, 0, events ++ [{:asked, 1, :leave}])
+    {:send, ^name, bytes} = List.last(for {:send, ^name, _} = action <- actions, do: action)
+    bytes
   end
 
   test "another cluster is told to subscribers and to the log" do
@@ -98,7 +122,7 @@ defmodule Tiebeam.ServerTest do
         nodeup()
         received(hello(peer(%{cluster: "blue"})))
         assert_receive {:tiebeam, @cluster, {:refused, @peer, "blue"}}
-        settle()
+        reported()
       end)
 
     assert log =~ ~S[is connected but in another cluster ("blue")]
@@ -114,6 +138,7 @@ defmodule Tiebeam.ServerTest do
       capture_log(fn ->
         received("garbage")
         assert settle() == before
+        reported()
       end)
 
     assert log =~ "ignored a message of #{@peer}: malformed: version 103"
@@ -123,13 +148,15 @@ defmodule Tiebeam.ServerTest do
     pid = Process.whereis(@process)
     before = settle()
 
-    for message <- [:hello, {:"$tiebeam", "a@h", ""}, {:"$tiebeam", @peer, :a}, {make_ref(), 1}] do
+    strangers = [:hello, {:"$tiebeam", "a@h", ""}, {:"$tiebeam", @peer, :a}, {make_ref(), 1}]
+
+    for message <- strangers ++ [{:timeout, make_ref(), :wake}, {:EXIT, self(), :normal}] do
       send(pid, message)
     end
 
     GenServer.cast(pid, :stop)
 
-    for request <- [:stop, {:subscribe, :me}, {:unsubscribe, 1}, {:leave, :now}] do
+    for request <- [:stop, {:subscribe, :me}, {:unsubscribe, 1}, {:leave, :now}, {:broadcast, :all}] do
       assert GenServer.call(pid, request) == {:error, :unknown_request}
     end
 
@@ -150,5 +177,88 @@ defmodule Tiebeam.ServerTest do
     assert_receive {:tiebeam, @cluster, {:member, :down, %Member{node: @peer, status: :dead}}}
     assert_receive {:tiebeam, @cluster, {:member, :up, %Member{node: me}}} when me == node()
     assert [%Member{status: :alive}] = Tiebeam.members(@cluster)
+  end
+
+  test "a server that takes over keeps the metadata" do
+    :ok = Tiebeam.set_metadata(@cluster, "zone=1")
+    assert_receive {:tiebeam, @cluster, {:member, :updated, %Member{metadata: "zone=1"}}}
+    Process.exit(Process.whereis(@process), :kill)
+    assert_receive {:tiebeam, @cluster, {:member, :up, %Member{metadata: "zone=1"}}}
+  end
+
+  test "health and metrics are read from the table, which follows", %{peer: peer} do
+    before = Tiebeam.metrics(@cluster)
+    nodeup()
+    received(hello(peer))
+    assert %{multiplier: _, stalls: _, minority: _} = Tiebeam.health(@cluster)
+    assert GenServer.call(@process, :metrics).received == before.received + 1
+    eventually(fn -> Tiebeam.metrics(@cluster).received == before.received + 1 end)
+    assert GenServer.call(@process, :health).multiplier >= 1
+  end
+
+  test "a stop of this node is told" do
+    :sys.suspend(@process)
+    # Longer than any timer may be late.
+    Process.sleep(2_000)
+    :sys.resume(@process)
+    assert_receive {:tiebeam, @cluster, {:stalled, late}} when late >= 500
+    assert_receive {:tiebeam, @cluster, {:health, multiplier}} when multiplier > 1
+    eventually(fn -> match?(%{stalls: 1}, Tiebeam.health(@cluster)) end)
+  end
+
+  describe "telemetry" do
+    # What `:telemetry` is to the package: one function.
+    defmodule Stub do
+      def execute(event, measurements, metadata) do
+        send(:telemetry_test, {:telemetry, event, measurements, metadata})
+        :ok
+      end
+    end
+
+    test "gets every event where it is loaded, and its handlers do not hold up the server", %{peer: peer} do
+      Process.register(self(), :telemetry_test)
+      {:module, _, _, _} = Module.create(:telemetry, stub(), Macro.Env.location(__ENV__))
+
+      on_exit(fn ->
+        :code.delete(:telemetry)
+        :code.purge(:telemetry)
+      end)
+
+      stop_supervised!({Tiebeam, @cluster})
+      start_supervised!({Tiebeam, name: @cluster, process: @process})
+
+      me = node()
+
+      assert_receive {:telemetry, [:tiebeam, :member, :up], %{count: 1},
+                      %{cluster: @cluster, member: %{node: ^me}}}
+
+      nodeup()
+      received(hello(peer))
+      assert_receive {:telemetry, [:tiebeam, :member, :up], %{count: 1}, %{member: %Member{node: @peer}}}
+
+      # A handler that never ends.
+      :sys.suspend(Module.concat(@cluster, Reporter))
+      for _ <- 1..2_000, do: received("garbage")
+      settle()
+
+      {:message_queue_len, waiting} =
+        Process.info(Process.whereis(Module.concat(@cluster, Reporter)), :message_queue_len)
+
+      assert waiting in 500..1_100
+
+      log =
+        capture_log(fn ->
+          :sys.resume(Module.concat(@cluster, Reporter))
+          reported()
+        end)
+
+      assert log =~ ~r/\d+ notices were not reported: handlers were too slow/
+    end
+
+    defp stub do
+      quote do
+        defdelegate execute(event, measurements, metadata), to: unquote(Stub)
+      end
+    end
   end
 end

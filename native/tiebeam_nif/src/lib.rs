@@ -1,4 +1,4 @@
-//! The core of Tiebeam for the BEAM: three NIFs, called by `Tiebeam.Native`.
+//! The core of Tiebeam for the BEAM: a few NIFs, called by `Tiebeam.Native`.
 //!
 //! The library starts no thread and makes no decision. A cluster is a resource that one process owns and steps; it is
 //! freed when that process and its references are gone. A panic becomes an Erlang error (`:nif_panicked`), and the
@@ -11,10 +11,10 @@ mod terms;
 
 use std::sync::Mutex;
 
-use rustler::{Env, NifResult, ResourceArc, Term};
+use rustler::{Atom, Env, NifResult, ResourceArc, Term};
 use tiebeam_core::{Cluster, Instant};
 
-use terms::Settings;
+use terms::{HealthMap, MetricsMap, Settings, Times};
 
 struct Member(Mutex<Cluster>);
 
@@ -29,9 +29,15 @@ fn new(env: Env<'_>, settings: Settings<'_>) -> Result<ResourceArc<Member>, Stri
     Ok(ResourceArc::new(Member(Mutex::new(cluster))))
 }
 
+/// `timing(profile) :: times`
+#[rustler::nif]
+fn timing(profile: Atom) -> NifResult<Times> {
+    Times::of(profile)
+}
+
 /// `step(cluster, now, events) :: {actions, deadline | nil}`
 ///
-/// All events happened at `now`, in the order of the list.
+/// All events happened at `now`, in the order of the list. Times are microseconds.
 #[rustler::nif]
 fn step<'a>(
     env: Env<'a>,
@@ -39,36 +45,52 @@ fn step<'a>(
     now: u64,
     events: Vec<Term<'a>>,
 ) -> NifResult<(Vec<Term<'a>>, Option<u64>)> {
-    let mut cluster = member
-        .0
-        .lock()
-        .map_err(|_| rustler::Error::RaiseAtom("panicked_before"))?;
-    let mut actions = Vec::new();
-    for event in events {
-        if let Some(event) = terms::event(event)? {
-            cluster.step(Instant::from_millis(now), event, &mut actions);
+    with(&member, |cluster| {
+        let mut actions = Vec::new();
+        for event in events {
+            if let Some(event) = terms::event(event)? {
+                cluster.step(Instant::from_micros(now), event, &mut actions);
+            }
         }
-    }
-    let deadline = cluster.deadline().map(Instant::as_millis);
-    let actions = actions
-        .iter()
-        .map(|action| terms::action(env, action))
-        .collect::<NifResult<_>>()?;
-    Ok((actions, deadline))
+        let deadline = cluster.deadline().map(Instant::as_micros);
+        let actions = actions
+            .iter()
+            .map(|action| terms::action(env, action))
+            .collect::<NifResult<_>>()?;
+        Ok((actions, deadline))
+    })
 }
 
 /// `view(cluster) :: [Tiebeam.Member.t()]`
 #[rustler::nif]
 fn view<'a>(env: Env<'a>, member: ResourceArc<Member>) -> NifResult<Vec<Term<'a>>> {
-    let cluster = member
+    with(&member, |cluster| {
+        cluster
+            .view()
+            .members()
+            .map(|member| terms::member(env, member))
+            .collect()
+    })
+}
+
+/// `health(cluster) :: Tiebeam.health()`
+#[rustler::nif]
+fn health(member: ResourceArc<Member>) -> NifResult<HealthMap> {
+    with(&member, |cluster| Ok(cluster.view().health().into()))
+}
+
+/// `metrics(cluster) :: Tiebeam.metrics()`
+#[rustler::nif]
+fn metrics(member: ResourceArc<Member>) -> NifResult<MetricsMap> {
+    with(&member, |cluster| Ok(cluster.view().metrics().into()))
+}
+
+fn with<T>(member: &Member, work: impl FnOnce(&mut Cluster) -> NifResult<T>) -> NifResult<T> {
+    let mut cluster = member
         .0
         .lock()
         .map_err(|_| rustler::Error::RaiseAtom("panicked_before"))?;
-    cluster
-        .view()
-        .members()
-        .map(|member| terms::member(env, member))
-        .collect()
+    work(&mut cluster)
 }
 
 rustler::init!("Elixir.Tiebeam.Native");

@@ -2,20 +2,26 @@
 
 use rustler::{Atom, Binary, Encoder, Env, Error, NewBinary, NifMap, NifResult, NifStruct, Term};
 use tiebeam_core::{
-    Action, Answer, CallId, Command, Config, Duration, Event, Kind, Member, NodeName, Notice,
-    Status, Timing,
+    Action, Answer, CallId, Command, Config, Contest, Duration, Event, Health, Kind, Member,
+    Metrics, NodeName, Notice, Status, Timing,
 };
 
 mod atoms {
     rustler::atoms! {
+        // Profiles.
+        lan, fast, wan,
         // Events.
-        received, connected, disconnected, asked, woke, leave,
+        received, connected, disconnected, observed, sampled, asked, woke,
+        set_metadata, broadcast, leave,
         // Actions.
-        send, answer, notify,
+        send, observe, sample, evict, evict_at, answer, notify,
+        done, too_long, busy,
         // Notices.
-        up, down, left, refreshed, forgotten, refused, ignored,
+        up, down, left, refreshed, recovered, updated, contested, stalled, health, conflict,
+        forgotten, refused, ignored,
+        off, minority, heard, unhealthy, unreachable, alone,
         // Members.
-        beam, rust, alive, suspect, dead,
+        beam, rust, plain, alive, suspect, dead,
     }
 }
 
@@ -28,16 +34,74 @@ pub(crate) struct Settings<'a> {
     cluster: &'a str,
     join: Vec<Atom>,
     seed: u64,
+    metadata: Binary<'a>,
+    evict: bool,
     timing: Times,
 }
 
-/// Milliseconds; see [`Timing`].
+/// [`Timing`]; durations are milliseconds, because timers of the BEAM are no finer.
 #[derive(NifMap)]
-struct Times {
+pub(crate) struct Times {
+    probe_interval: u64,
+    probe_timeout: u64,
+    indirect_probes: u32,
+    suspicion_multiplier: u32,
+    suspicion_max_multiplier: u32,
+    retransmit_multiplier: u32,
+    gossip_interval: u64,
+    gossip_fanout: u32,
+    sync_interval: u64,
     greet_first: u64,
     greet_max: u64,
-    sync_every: u64,
     forget_after: u64,
+}
+
+impl Times {
+    pub(crate) fn of(profile: Atom) -> NifResult<Self> {
+        let timing = if profile == atoms::lan() {
+            Timing::lan()
+        } else if profile == atoms::fast() {
+            Timing::fast()
+        } else if profile == atoms::wan() {
+            Timing::wan()
+        } else {
+            return Err(Error::BadArg);
+        };
+        let millis = |span: Duration| span.as_micros() / 1000;
+        Ok(Self {
+            probe_interval: millis(timing.probe_interval),
+            probe_timeout: millis(timing.probe_timeout),
+            indirect_probes: timing.indirect_probes,
+            suspicion_multiplier: timing.suspicion_multiplier,
+            suspicion_max_multiplier: timing.suspicion_max_multiplier,
+            retransmit_multiplier: timing.retransmit_multiplier,
+            gossip_interval: millis(timing.gossip_interval),
+            gossip_fanout: timing.gossip_fanout,
+            sync_interval: millis(timing.sync_interval),
+            greet_first: millis(timing.greet_first),
+            greet_max: millis(timing.greet_max),
+            forget_after: millis(timing.forget_after),
+        })
+    }
+}
+
+impl From<Times> for Timing {
+    fn from(times: Times) -> Self {
+        Self {
+            probe_interval: Duration::from_millis(times.probe_interval),
+            probe_timeout: Duration::from_millis(times.probe_timeout),
+            indirect_probes: times.indirect_probes,
+            suspicion_multiplier: times.suspicion_multiplier,
+            suspicion_max_multiplier: times.suspicion_max_multiplier,
+            retransmit_multiplier: times.retransmit_multiplier,
+            gossip_interval: Duration::from_millis(times.gossip_interval),
+            gossip_fanout: times.gossip_fanout,
+            sync_interval: Duration::from_millis(times.sync_interval),
+            greet_first: Duration::from_millis(times.greet_first),
+            greet_max: Duration::from_millis(times.greet_max),
+            forget_after: Duration::from_millis(times.forget_after),
+        }
+    }
 }
 
 impl Settings<'_> {
@@ -50,19 +114,14 @@ impl Settings<'_> {
             NodeName::parse(&text).map_err(|error| error.to_string())
         };
         Ok(Config {
-            node: name(self.node)?,
-            creation: self.creation,
             incarnation: self.incarnation,
-            kind: Kind::Beam,
             cluster: self.cluster.to_owned(),
             join: self.join.into_iter().map(name).collect::<Result<_, _>>()?,
             seed: self.seed,
-            timing: Timing {
-                greet_first: Duration::from_millis(self.timing.greet_first),
-                greet_max: Duration::from_millis(self.timing.greet_max),
-                sync_every: Duration::from_millis(self.timing.sync_every),
-                forget_after: Duration::from_millis(self.timing.forget_after),
-            },
+            metadata: self.metadata.as_slice().to_vec(),
+            evict: self.evict,
+            timing: self.timing.into(),
+            ..Config::new(name(self.node)?, self.creation, Kind::Beam)
         })
     }
 }
@@ -77,24 +136,64 @@ pub(crate) fn event(term: Term<'_>) -> NifResult<Option<Event>> {
             Err(Error::BadArg)
         };
     }
-    if let Ok((tag, node, bytes)) = term.decode::<(Atom, Term<'_>, Term<'_>)>() {
-        if tag == atoms::received() {
-            let bytes = bytes.decode::<Binary<'_>>()?.as_slice().to_vec();
-            return Ok(node_name(node)?.map(|from| Event::Received { from, bytes }));
-        }
-        if tag == atoms::asked() && atoms::leave() == bytes {
-            return Ok(Some(Event::Asked {
-                call: CallId(node.decode()?),
-                command: Command::Leave,
-            }));
-        }
-        return Err(Error::BadArg);
+    if let Ok((tag, from)) = term.decode::<(Atom, Term<'_>)>() {
+        return if tag == atoms::disconnected() {
+            Ok(node_name(from)?.map(|from| Event::Disconnected { from }))
+        } else {
+            Err(Error::BadArg)
+        };
     }
-    let (tag, node) = term.decode::<(Atom, Term<'_>)>()?;
-    if tag == atoms::connected() {
-        Ok(node_name(node)?.map(|to| Event::Connected { to }))
-    } else if tag == atoms::disconnected() {
-        Ok(node_name(node)?.map(|from| Event::Disconnected { from }))
+    let (tag, subject, detail) = term.decode::<(Atom, Term<'_>, Term<'_>)>()?;
+    if tag == atoms::asked() {
+        return Ok(Some(Event::Asked {
+            call: CallId(subject.decode()?),
+            command: command(detail)?,
+        }));
+    }
+    let name = node_name(subject)?;
+    let event: fn(NodeName, Term<'_>) -> NifResult<Event> = if tag == atoms::received() {
+        |from, bytes| {
+            Ok(Event::Received {
+                from,
+                bytes: bytes_of(bytes)?,
+            })
+        }
+    } else if tag == atoms::connected() {
+        |to, visible| {
+            Ok(Event::Connected {
+                to,
+                visible: visible.decode()?,
+            })
+        }
+    } else if tag == atoms::observed() {
+        |node, probe| {
+            Ok(Event::Observed {
+                node,
+                probe: probe.decode()?,
+            })
+        }
+    } else if tag == atoms::sampled() {
+        |node, received| {
+            Ok(Event::Sampled {
+                node,
+                received: received.decode()?,
+            })
+        }
+    } else {
+        return Err(Error::BadArg);
+    };
+    name.map(|name| event(name, detail)).transpose()
+}
+
+fn command(term: Term<'_>) -> NifResult<Command> {
+    if atoms::leave() == term {
+        return Ok(Command::Leave);
+    }
+    let (tag, bytes) = term.decode::<(Atom, Term<'_>)>()?;
+    if tag == atoms::set_metadata() {
+        Ok(Command::SetMetadata(bytes_of(bytes)?))
+    } else if tag == atoms::broadcast() {
+        Ok(Command::Broadcast(bytes_of(bytes)?))
     } else {
         Err(Error::BadArg)
     }
@@ -104,16 +203,29 @@ fn node_name(term: Term<'_>) -> NifResult<Option<NodeName>> {
     Ok(NodeName::parse(&term.atom_to_string()?).ok())
 }
 
+fn bytes_of(term: Term<'_>) -> NifResult<Vec<u8>> {
+    Ok(term.decode::<Binary<'_>>()?.as_slice().to_vec())
+}
+
 pub(crate) fn action<'a>(env: Env<'a>, action: &Action) -> NifResult<Term<'a>> {
     Ok(match action {
         Action::Send { to, bytes } => {
-            let mut binary = NewBinary::new(env, bytes.len());
-            binary.as_mut_slice().copy_from_slice(bytes);
-            (atoms::send(), node_atom(env, to)?, Binary::from(binary)).encode(env)
+            (atoms::send(), node_atom(env, to)?, binary(env, bytes)).encode(env)
+        }
+        Action::Observe { node, probe } => {
+            (atoms::observe(), node_atom(env, node)?, probe).encode(env)
+        }
+        Action::Sample { node } => (atoms::sample(), node_atom(env, node)?).encode(env),
+        Action::Evict { node } => (atoms::evict(), node_atom(env, node)?).encode(env),
+        Action::EvictAt { at, node } => {
+            (atoms::evict_at(), node_atom(env, at)?, node_atom(env, node)?).encode(env)
         }
         Action::Answer { call, answer } => {
             let answer = match answer {
-                Answer::Left => atoms::left(),
+                Answer::Left => atoms::left().encode(env),
+                Answer::Done => atoms::done().encode(env),
+                Answer::TooLong { bytes, limit } => (atoms::too_long(), bytes, limit).encode(env),
+                Answer::Busy { limit } => (atoms::busy(), limit).encode(env),
             };
             (atoms::answer(), call.0, answer).encode(env)
         }
@@ -122,29 +234,56 @@ pub(crate) fn action<'a>(env: Env<'a>, action: &Action) -> NifResult<Term<'a>> {
 }
 
 fn notice<'a>(env: Env<'a>, notice: &Notice) -> NifResult<Term<'a>> {
-    Ok(match notice {
-        Notice::Up(member) => (atoms::up(), self::member(env, member)?).encode(env),
-        Notice::Down(member) => (atoms::down(), self::member(env, member)?).encode(env),
-        Notice::Left(member) => (atoms::left(), self::member(env, member)?).encode(env),
-        Notice::Refreshed(member) => (atoms::refreshed(), self::member(env, member)?).encode(env),
-        Notice::Forgotten(member) => (atoms::forgotten(), self::member(env, member)?).encode(env),
+    let change = |change: Atom, member: &Member| {
+        self::member(env, member).map(|member| (change, member).encode(env))
+    };
+    match notice {
+        Notice::Up(member) => change(atoms::up(), member),
+        Notice::Down(member) => change(atoms::down(), member),
+        Notice::Left(member) => change(atoms::left(), member),
+        Notice::Refreshed(member) => change(atoms::refreshed(), member),
+        Notice::Suspect(member) => change(atoms::suspect(), member),
+        Notice::Recovered(member) => change(atoms::recovered(), member),
+        Notice::Updated(member) => change(atoms::updated(), member),
+        Notice::Forgotten(member) => change(atoms::forgotten(), member),
+        Notice::Contested { member, reason } => {
+            let reason = match reason {
+                Contest::Off => atoms::off(),
+                Contest::Minority => atoms::minority(),
+                Contest::Heard => atoms::heard(),
+                Contest::Unhealthy => atoms::unhealthy(),
+                Contest::Unreachable => atoms::unreachable(),
+                Contest::Alone => atoms::alone(),
+            };
+            Ok((atoms::contested(), self::member(env, member)?, reason).encode(env))
+        }
+        Notice::Stalled { late } => Ok((atoms::stalled(), late.as_micros() / 1000).encode(env)),
+        Notice::Health { multiplier } => Ok((atoms::health(), multiplier).encode(env)),
+        Notice::Conflict { kept, refused } => {
+            Ok((atoms::conflict(), self::member(env, kept)?, refused).encode(env))
+        }
+        Notice::Broadcast { from, bytes } => {
+            Ok((atoms::broadcast(), node_atom(env, from)?, binary(env, bytes)).encode(env))
+        }
         Notice::Refused { node, cluster } => {
-            (atoms::refused(), node_atom(env, node)?, cluster).encode(env)
+            Ok((atoms::refused(), node_atom(env, node)?, cluster).encode(env))
         }
         Notice::Ignored { from, why } => {
-            (atoms::ignored(), node_atom(env, from)?, why.to_string()).encode(env)
+            Ok((atoms::ignored(), node_atom(env, from)?, why.to_string()).encode(env))
         }
-    })
+    }
 }
 
 #[derive(NifStruct)]
 #[module = "Tiebeam.Member"]
-struct MemberStruct {
+struct MemberStruct<'a> {
     node: Atom,
     kind: Atom,
     status: Atom,
     creation: u32,
     incarnation: u64,
+    metadata: Binary<'a>,
+    round_trip: Option<u64>,
 }
 
 pub(crate) fn member<'a>(env: Env<'a>, member: &Member) -> NifResult<Term<'a>> {
@@ -153,6 +292,7 @@ pub(crate) fn member<'a>(env: Env<'a>, member: &Member) -> NifResult<Term<'a>> {
         kind: match member.kind {
             Kind::Beam => atoms::beam(),
             Kind::Rust => atoms::rust(),
+            Kind::Plain => atoms::plain(),
         },
         status: match member.status {
             Status::Alive => atoms::alive(),
@@ -162,8 +302,80 @@ pub(crate) fn member<'a>(env: Env<'a>, member: &Member) -> NifResult<Term<'a>> {
         },
         creation: member.creation,
         incarnation: member.incarnation,
+        metadata: binary(env, &member.metadata),
+        round_trip: member.round_trip.map(Duration::as_micros),
     };
     Ok(fields.encode(env))
+}
+
+/// [`Health`].
+#[derive(NifMap)]
+pub(crate) struct HealthMap {
+    multiplier: u32,
+    stalls: u64,
+    minority: bool,
+}
+
+impl From<Health> for HealthMap {
+    fn from(health: Health) -> Self {
+        Self {
+            multiplier: health.multiplier,
+            stalls: health.stalls,
+            minority: health.minority,
+        }
+    }
+}
+
+/// [`Metrics`].
+#[derive(NifMap)]
+pub(crate) struct MetricsMap {
+    sent: u64,
+    sent_bytes: u64,
+    received: u64,
+    received_bytes: u64,
+    probes: u64,
+    probes_failed: u64,
+    indirect: u64,
+    suspicions: u64,
+    recovered: u64,
+    refutations: u64,
+    deaths: u64,
+    evictions: u64,
+    contested: u64,
+    syncs: u64,
+    syncs_equal: u64,
+    ignored: u64,
+    queued: u64,
+}
+
+impl From<Metrics> for MetricsMap {
+    fn from(metrics: Metrics) -> Self {
+        Self {
+            sent: metrics.sent,
+            sent_bytes: metrics.sent_bytes,
+            received: metrics.received,
+            received_bytes: metrics.received_bytes,
+            probes: metrics.probes,
+            probes_failed: metrics.probes_failed,
+            indirect: metrics.indirect,
+            suspicions: metrics.suspicions,
+            recovered: metrics.recovered,
+            refutations: metrics.refutations,
+            deaths: metrics.deaths,
+            evictions: metrics.evictions,
+            contested: metrics.contested,
+            syncs: metrics.syncs,
+            syncs_equal: metrics.syncs_equal,
+            ignored: metrics.ignored,
+            queued: metrics.queued,
+        }
+    }
+}
+
+fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Binary<'a> {
+    let mut binary = NewBinary::new(env, bytes.len());
+    binary.as_mut_slice().copy_from_slice(bytes);
+    binary.into()
 }
 
 /// Every node name fits an atom: see `NodeName::parse`.

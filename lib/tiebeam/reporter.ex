@@ -1,0 +1,134 @@
+defmodule Tiebeam.Reporter do
+  @moduledoc false
+  # Tells the log and `:telemetry` what the core notices. A process of its own, because the handlers of both are the
+  # user's code, and members judge this node by how soon `Tiebeam.Server` answers.
+
+  use GenServer
+
+  require Logger
+
+  alias Tiebeam.Event
+
+  # It is no dependency: whoever has it gets the events.
+  @compile {:no_warn_undefined, :telemetry}
+
+  # Notices that may wait for slow handlers; what comes beyond is dropped, and counted in the log. Ordinary clusters have
+  # a handful a minute, but what a peer sends may be a notice each.
+  @max_waiting 1024
+
+  @enforce_keys [:cluster, :process, :waiting]
+  defstruct @enforce_keys
+
+  @typep t :: %__MODULE__{cluster: atom, process: atom, waiting: :atomics.atomics_ref()}
+
+  @doc "The reporter of a cluster, shared by its process and by who publishes."
+  @spec new(cluster :: atom) :: t
+  def new(cluster) do
+    # How many wait, and how many were dropped since it was last said.
+    %__MODULE__{
+      cluster: cluster,
+      process: Module.concat(cluster, Reporter),
+      waiting: :atomics.new(2, signed: false)
+    }
+  end
+
+  @spec start_link(t) :: GenServer.on_start()
+  def start_link(reporter), do: GenServer.start_link(__MODULE__, reporter, name: reporter.process)
+
+  @doc "Hands on a notice, without waiting."
+  @spec publish(t, Tiebeam.Native.notice()) :: :ok
+  def publish(%__MODULE__{waiting: waiting} = reporter, notice) do
+    pid = Process.whereis(reporter.process)
+
+    cond do
+      pid == nil ->
+        :ok
+
+      :atomics.get(waiting, 1) >= @max_waiting ->
+        :atomics.add(waiting, 2, 1)
+
+      true ->
+        :atomics.add(waiting, 1, 1)
+        send(pid, {:notice, notice})
+        :ok
+    end
+  end
+
+  @impl true
+  def init(reporter) do
+    # Those of a process that crashed went with it.
+    :atomics.put(reporter.waiting, 1, 0)
+    {:ok, {reporter, Code.ensure_loaded?(:telemetry)}}
+  end
+
+  @impl true
+  def handle_info({:notice, notice}, {%{cluster: cluster, waiting: waiting}, telemetry?} = state) do
+    log(notice, inspect(cluster))
+    event = Event.from_notice(notice)
+    if telemetry? and event != nil, do: execute(event, cluster)
+
+    if :atomics.sub_get(waiting, 1, 1) == 0 do
+      case :atomics.exchange(waiting, 2, 0) do
+        0 ->
+          :ok
+
+        dropped ->
+          Logger.warning("#{inspect(cluster)}: #{dropped} notices were not reported: handlers were too slow")
+      end
+    end
+
+    {:noreply, state}
+  end
+
+  def handle_info(_message, state), do: {:noreply, state}
+
+  defp log({:refused, node, identity}, cluster) do
+    Logger.warning(
+      "#{cluster}: #{node} is connected but in another cluster (#{inspect(identity)}); " <>
+        "neither takes the other for a member. If it should be one, give both the same `cluster:`"
+    )
+  end
+
+  defp log({:ignored, node, why}, cluster) do
+    Logger.warning("#{cluster}: ignored a message of #{node}: #{why}")
+  end
+
+  defp log({:contested, member, reason}, cluster) do
+    Logger.warning(
+      "#{cluster}: #{member.node} seems dead and stays connected (#{inspect(reason)}); its connection decides"
+    )
+  end
+
+  defp log({:conflict, member, creation}, cluster) do
+    Logger.warning(
+      "#{cluster}: two running nodes are called #{member.node}, of creation #{member.creation} and #{creation}; " <>
+        "the first is kept. End one of them"
+    )
+  end
+
+  defp log({:stalled, late}, cluster) do
+    Logger.warning(
+      "#{cluster}: this node stood still for #{late} ms. If that happens often, it needs more processor time"
+    )
+  end
+
+  defp log(_notice, _cluster), do: :ok
+
+  defp execute(event, cluster) do
+    {name, measurements, metadata} = describe(event)
+    :telemetry.execute([:tiebeam | name], measurements, Map.put(metadata, :cluster, cluster))
+  end
+
+  defp describe({:member, change, member}), do: {[:member, change], %{count: 1}, %{member: member}}
+
+  defp describe({:contested, member, reason}),
+    do: {[:contested], %{count: 1}, %{member: member, reason: reason}}
+
+  defp describe({:conflict, member, creation}),
+    do: {[:conflict], %{count: 1}, %{member: member, creation: creation}}
+
+  defp describe({:refused, node, identity}), do: {[:refused], %{count: 1}, %{node: node, identity: identity}}
+  defp describe({:stalled, late}), do: {[:stalled], %{milliseconds: late}, %{}}
+  defp describe({:health, multiplier}), do: {[:health], %{multiplier: multiplier}, %{}}
+  defp describe({:broadcast, node, bytes}), do: {[:broadcast], %{bytes: byte_size(bytes)}, %{node: node}}
+end
