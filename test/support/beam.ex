@@ -57,7 +57,8 @@ defmodule Support.Beam do
   @doc """
   Starts a peer that is steered over its standard input and output, so that it can lose every connection and still be asked.
 
-  Options: `:cookie`, `:hidden`, `:net_ticktime`, `:logger_level`, `:args` (strings), `:env` (a map of strings).
+  Options: `:cookie`, `:hidden`, `:net_ticktime`, `:logger_level`, `:args` (strings), `:env` (a map of strings), `:through`
+  (a command with arguments that runs the program).
   """
   def start_peer(node, opts \\ []) do
     [alive, host] = node |> Atom.to_string() |> String.split("@")
@@ -85,13 +86,24 @@ defmodule Support.Beam do
       args: Enum.map(args, &to_charlist/1)
     }
 
+    exec =
+      case opts[:through] do
+        nil ->
+          %{}
+
+        [command | arguments] ->
+          %{exec: {executable(command), Enum.map(arguments ++ ["erl"], &to_charlist/1)}}
+      end
+
     ExUnit.Callbacks.start_supervised!(%{
       id: id,
-      start: {__MODULE__, :start_peer_link, [Map.merge(options, names)]},
+      start: {__MODULE__, :start_peer_link, [options |> Map.merge(names) |> Map.merge(exec)]},
       restart: :temporary,
       shutdown: 10_000
     })
   end
+
+  defp executable(command), do: command |> System.find_executable() |> to_charlist()
 
   @doc false
   def start_peer_link(options) do

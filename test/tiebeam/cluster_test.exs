@@ -4,7 +4,7 @@ defmodule Tiebeam.ClusterTest do
 
   import Support.Eventually
 
-  alias Support.{Beam, BeamMember, Net}
+  alias Support.{Beam, BeamMember, Certificates, Listener, Cluster, Net, NodeObserver, OsProcess}
   alias Tiebeam.Member
 
   setup context do
@@ -84,14 +84,17 @@ defmodule Tiebeam.ClusterTest do
     end
   end
 
-  test "a lost connection is dialled again" do
+  test "a lost connection is dialled again, and nobody is declared dead for it" do
     a = BeamMember.start(Net.name("a"), args: @no_mesh)
     b = BeamMember.start(Net.name("b"), args: @no_mesh)
     connect(a, b)
     all_alive([a, b])
+    observer = Beam.on(a, NodeObserver, :start, [])
     true = Beam.on(a, :erlang, :disconnect_node, [b.node])
-    eventually(fn -> BeamMember.told(a, b) == [:up, :down, :up] end)
-    eventually(fn -> BeamMember.told(b, a) == [:up, :down, :up] end)
+    eventually(fn -> Beam.on(a, NodeObserver, :events, [observer]) == [nodedown: b.node, nodeup: b.node] end)
+    all_alive([a, b])
+    assert BeamMember.told(a, b) == [:up]
+    assert BeamMember.told(b, a) == [:up]
   end
 
   test "who leaves has left, stays connected, and may come back" do
@@ -129,12 +132,108 @@ defmodule Tiebeam.ClusterTest do
     assert BeamMember.alive(b) == [b.node]
   end
 
-  test "a node without the package asks any member" do
+  test "a node without the package is observed, and asks any member" do
     a = BeamMember.start(Net.name("a"))
-    plain = Beam.start_peer(Net.name("p"))
+    plain = BeamMember.start_node(Net.name("p"))
     connect(plain, a)
-    assert [%Member{status: :alive}] = Beam.on(plain, GenServer, :call, [{:tiebeam, a.node}, :members])
-    assert BeamMember.alive(a) == [a.node]
+    assert [%Member{} | _] = Beam.on(plain, GenServer, :call, [{:tiebeam, a.node}, :members])
+    all_alive_at(a, [a, plain])
+    assert BeamMember.member(a, plain).kind == :plain
+
+    # One that joins the cluster after all.
+    BeamMember.start_cluster(plain)
+    all_alive([a, plain])
+    eventually(fn -> BeamMember.member(a, plain).kind == :beam end)
+  end
+
+  defp all_alive_at(peer, peers) do
+    nodes = peers |> Enum.map(& &1.node) |> Enum.sort()
+    eventually(fn -> BeamMember.alive(peer) == nodes end)
+  end
+
+  test "metadata is seen by all, a broadcast by the others" do
+    [a, b] = peers = for prefix <- ~w(a b), do: BeamMember.start(Net.name(prefix), metadata: "first")
+    connect(a, b)
+    all_alive(peers)
+    assert BeamMember.member(a, b).metadata == "first"
+
+    :ok = Beam.on(b, Tiebeam, :set_metadata, [BeamMember.cluster(), "second"])
+    eventually(fn -> BeamMember.member(a, b).metadata == "second" end)
+    eventually(fn -> match?(%Member{round_trip: micros} when is_integer(micros), BeamMember.member(a, b)) end)
+    assert BeamMember.told(a, b) == [:up]
+
+    :ok = Beam.on(b, Tiebeam, :broadcast, [BeamMember.cluster(), "hello"])
+    eventually(fn -> {:broadcast, b.node, "hello"} in BeamMember.events(a) end)
+    refute {:broadcast, b.node, "hello"} in BeamMember.events(b)
+  end
+
+  test "a process of another node subscribes, and hears of the cluster by its identity" do
+    [a, b] = peers = for prefix <- ~w(a b), do: BeamMember.start(Net.name(prefix), args: @no_mesh)
+    connect(a, b)
+    all_alive(peers)
+    listener = Listener.start_node()
+    Listener.listen(listener, a.node)
+    BeamMember.stop_cluster(b)
+
+    told =
+      eventually(fn -> Enum.find(Listener.history(listener), &match?({_, _, {:member, :left, _}}, &1)) end)
+
+    assert {_, at, {:member, :left, %Member{node: left}}} = told
+    assert {at, left} == {a.node, b.node}
+
+    # A pid of a node that is not connected makes nobody dial.
+    stranger = Beam.start_peer(Net.name("s"), args: @no_mesh)
+    pid = Beam.on(stranger, :erlang, :whereis, [:init])
+    assert Beam.on(a, GenServer, :call, [:tiebeam, {:subscribe, pid}]) == {:error, :noconnection}
+
+    # It ends with the subscriber.
+    ExUnit.Callbacks.stop_supervised!(listener.node)
+    eventually(fn -> Beam.on(a, Tiebeam.Table, :subscribers, [BeamMember.cluster()]) |> length() == 1 end)
+  end
+
+  test "a subscriber behind a busy link is told how much it missed, and nobody waits for it" do
+    a = BeamMember.start(Net.name("a"), args: @no_mesh)
+    listener = Listener.start_node()
+    Listener.listen(listener, a.node)
+    set = fn metadata -> Beam.on(a, Tiebeam, :set_metadata, [BeamMember.cluster(), metadata]) end
+    os_pid = Beam.os_pid(listener)
+
+    OsProcess.send_signal(os_pid, :STOP)
+    # Its sender is suspended until the listener reads on.
+    sender = Beam.on(a, :erlang, :spawn, [Cluster, :send_megabytes, [{:nobody, listener.node}, 64]])
+    send = fn -> Beam.on(a, :erlang, :send, [{:nobody, listener.node}, :x, [:noconnect, :nosuspend]]) end
+    eventually(fn -> send.() == :nosuspend end)
+    for metadata <- ~w(one two three), do: :ok = set.(metadata)
+
+    OsProcess.send_signal(os_pid, :CONT)
+    eventually(fn -> not Beam.on(a, Process, :alive?, [sender]) and send.() == :ok end)
+    :ok = set.("four")
+    told = fn -> for {_, _, event} <- Listener.history(listener), do: event end
+    eventually(fn -> Enum.any?(told.(), &match?({:member, :updated, %Member{metadata: "four"}}, &1)) end)
+    # Others may have been missed as well, such as those of a busy machine.
+    assert [missed | _] = for({:missed, count} <- told.(), do: count)
+    assert missed >= 3
+    refute Enum.any?(told.(), &match?({:member, :updated, %Member{metadata: "three"}}, &1))
+  end
+
+  test "what a connection received is counted, over TCP and over TLS" do
+    {:ok, _} = Application.ensure_all_started(:ssl)
+    authority = Certificates.authority("ours")
+    identity = Certificates.certificate(authority, ["localhost"])
+    tls = Certificates.args(:beam, authority, identity: identity)
+
+    for args <- [[], tls] do
+      [a, b] =
+        for prefix <- ~w(a b), do: Beam.start_peer(Net.name(prefix, "localhost"), args: @no_mesh ++ args)
+
+      received = fn -> Beam.on(a, Tiebeam.Connection, :received, [b.node]) end
+      assert received.() == nil
+      connect(a, b)
+      before = received.()
+      assert is_integer(before)
+      assert Beam.on(a, :erpc, :call, [b.node, :erlang, :node, []]) == b.node
+      assert received.() > before
+    end
   end
 
   test "a hidden node is a member" do

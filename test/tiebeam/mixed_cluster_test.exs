@@ -38,6 +38,26 @@ if :rust in Support.Target.kinds() do
       end
     end
 
+    test "metadata is seen by all, a broadcast by the others, health and metrics by whoever asks" do
+      [beam, rust, other] = start_three()
+      :ok = Support.Beam.on(beam, Tiebeam, :set_metadata, [BeamMember.cluster(), "zone=1"])
+
+      for peer <- [rust, other] do
+        eventually(fn -> Enum.find(RustMember.members(peer), &(&1.node == beam.node)).metadata == "zone=1" end)
+
+        assert %{multiplier: _, stalls: _, minority: false} = RustMember.ask(peer, :health)
+        metrics = RustMember.ask(peer, :metrics)
+        assert Map.keys(metrics) == Map.keys(Support.Beam.on(beam, Tiebeam, :metrics, [BeamMember.cluster()]))
+        :ok = RustMember.ask(peer, {:subscribe, self()})
+      end
+
+      :ok = Support.Beam.on(beam, Tiebeam, :broadcast, [BeamMember.cluster(), "hello"])
+
+      for _ <- 1..2,
+          do:
+            assert_receive({:tiebeam, "default", {:broadcast, node, "hello"}} when node == beam.node, 10_000)
+    end
+
     test "a Rust node that is killed is down on all others, and its restart is up once" do
       [beam, rust, other] = start_three()
       OsProcess.kill(rust.process)
@@ -79,12 +99,12 @@ if :rust in Support.Target.kinds() do
       assert RustMember.alive(rust) == [rust.node]
     end
 
-    test "a Rust node with --no-cluster is a node and no member" do
+    test "a Rust node with --no-cluster is observed, as any node without Tiebeam" do
       rust = RustMember.start(Net.name("r"), args: ["--no-cluster"])
       beam = BeamMember.start(Net.name("b"), join: [rust.node])
-      eventually(fn -> rust.node in Support.Beam.on(beam, Node, :list, []) end)
+      eventually(fn -> BeamMember.alive(beam) == Enum.sort([beam.node, rust.node]) end)
+      assert BeamMember.member(beam, rust).kind == :plain
       assert catch_exit(RustMember.members(rust)) |> elem(0) == :noproc
-      assert BeamMember.alive(beam) == [beam.node]
     end
   end
 end
