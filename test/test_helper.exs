@@ -28,7 +28,8 @@ end
 
 Support.FailureLog.open()
 formatters = Application.get_env(:ex_unit, :formatters, [ExUnit.CLIFormatter]) ++ [Support.FailureLog]
-ExUnit.start(formatters: formatters, capture_log: true)
+# They need root: `bin/test partitions`.
+ExUnit.start(formatters: formatters, capture_log: true, exclude: [:partitions])
 
 epmd = Support.Net.start_epmd(Support.Net.epmd_port())
 {:ok, _} = Node.start(:"m#{System.pid()}@127.0.0.1", :longnames)
