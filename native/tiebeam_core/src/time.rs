@@ -71,6 +71,11 @@ impl Duration {
         self.0
     }
 
+    /// Both, one after the other; the longest representable span when that is longer.
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
     /// `self`, `factor` times; the longest representable span when that is longer.
     pub const fn times(self, factor: u64) -> Self {
         Self(self.0.saturating_mul(factor))

@@ -232,7 +232,7 @@ impl Driver {
             let wake = async {
                 match deadline {
                     Some(at) => {
-                        let at = self.origin + Duration::from_millis(at.as_millis());
+                        let at = self.origin + Duration::from_micros(at.as_micros());
                         tokio::time::sleep_until(at).await;
                     }
                     None => std::future::pending().await,
@@ -266,8 +266,8 @@ impl Driver {
             self.stopping = true;
             self.step(Event::Stopping);
         }
-        let now = self.origin.elapsed().as_millis() as u64;
-        for action in self.machine.step(Instant::from_millis(now), event) {
+        let now = Instant::from_micros(self.origin.elapsed().as_micros() as u64);
+        for action in self.machine.step(now, event) {
             self.act(action);
         }
         self.shared.steps.fetch_add(1, Ordering::Relaxed);

@@ -21,7 +21,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(200);
 
 /// How long others wait: this, and `DELAY_PER_NODE` for each node of the partition, but at most `DELAY_MAX`.
 const DELAY: Duration = Duration::from_millis(1000);
-const DELAY_PER_NODE: u64 = 100;
+const DELAY_PER_NODE: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_millis(3000);
 
 /// How long the lock is held for a peer that does not go on. OTP relies on the net ticks here; but a peer whose
@@ -226,9 +226,8 @@ impl Machine {
         } else if known == 0 {
             FIRST_DELAY
         } else {
-            let delay = DELAY.as_millis() + DELAY_PER_NODE * known;
-            self.random
-                .jitter(Duration::from_millis(delay.min(DELAY_MAX.as_millis())))
+            let delay = DELAY.plus(DELAY_PER_NODE.times(known));
+            self.random.jitter(delay.min(DELAY_MAX))
         };
         self.locker.wake = (!self.locker.peers.is_empty()).then(|| self.now + delay);
     }

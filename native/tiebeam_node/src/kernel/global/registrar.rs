@@ -297,7 +297,7 @@ impl Machine {
     /// Source: `global:random_sleep/1`.
     fn pause(&mut self, times: u32) -> Phase {
         let longest = PAUSE_FIRST.doubled(times, PAUSE_MAX);
-        let pause = Duration::from_millis(1 + self.random.below(longest.as_millis()));
+        let pause = Duration::from_micros(1 + self.random.below(longest.as_micros()));
         Phase::Pausing {
             until: self.now + pause,
             times: times.saturating_add(1),

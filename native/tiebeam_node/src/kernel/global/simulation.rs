@@ -623,7 +623,7 @@ impl World {
             self.act(at, action);
         }
         let deadline = self.members[at].machine.deadline();
-        if let Some(deadline) = deadline.map(Instant::as_millis) {
+        if let Some(deadline) = deadline.map(|at| at.as_micros().div_ceil(1000)) {
             let wake = deadline.max(self.now);
             if self.members[at].woken_at != Some(wake) {
                 self.members[at].woken_at = Some(wake);
