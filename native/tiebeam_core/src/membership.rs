@@ -153,7 +153,8 @@ impl Membership {
             })
             .collect();
         let mut random = Random::from_seed(config.seed);
-        let first = random.bits() >> 16;
+        // A second core of one creation has a greater incarnation: so its numbers differ from the first one's.
+        let first = (random.bits() >> 16).wrapping_add(config.incarnation << 20);
         Self {
             cluster_digest: cluster_digest(&config.cluster),
             cluster: config.cluster,
@@ -314,17 +315,17 @@ impl Membership {
     ///
     /// The stable view is the last one without a suspect that had a majority of the one before. So who is cut off keeps
     /// the measure of what it lost, whatever it makes of the others.
-    fn recount(&mut self, before: Option<Status>, after: Option<Status>) {
+    fn recount(&mut self, before: Status, after: Status) {
         match before {
-            Some(Status::Alive) => self.alive -= 1,
-            Some(Status::Suspect) => self.suspect -= 1,
-            Some(Status::Dead | Status::Left) | None => {}
+            Status::Alive => self.alive -= 1,
+            Status::Suspect => self.suspect -= 1,
+            Status::Dead | Status::Left => {}
         }
         match after {
-            Some(Status::Alive) => self.alive += 1,
-            Some(Status::Suspect) => self.suspect += 1,
-            Some(Status::Left) | None => self.stable -= 1,
-            Some(Status::Dead) => {}
+            Status::Alive => self.alive += 1,
+            Status::Suspect => self.suspect += 1,
+            Status::Left => self.stable -= 1,
+            Status::Dead => {}
         }
         if self.suspect == 0 && !self.minority() {
             self.stable = self.count();

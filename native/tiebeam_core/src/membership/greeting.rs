@@ -119,7 +119,7 @@ impl Membership {
                 // It takes this node for a member of its own cluster: a hello makes both sides say so.
                 self.metrics.ignored += 1;
                 if !told_off {
-                    self.send_hello(now, Body::Hello, &from, actions);
+                    self.send_hello(Body::Hello, &from, actions);
                 }
                 return;
             }
@@ -130,11 +130,12 @@ impl Membership {
         if !self.hear_sender(now, &from, &message, actions) {
             if matches!(message.body, Body::Hello(_)) {
                 // It should know whose name it has.
-                self.send_hello(now, Body::Welcome, &from, actions);
+                self.send_hello(Body::Welcome, &from, actions);
             }
             return;
         }
         let table = matches!(message.body, Body::Table { .. });
+        let incarnation = self.me.incarnation;
         for word in message.words {
             match table {
                 true => self.hear_entry(now, &from, word, actions),
@@ -144,9 +145,14 @@ impl Membership {
         for broadcast in message.broadcasts {
             self.hear_broadcast(now, broadcast, actions);
         }
+        let answered = matches!(message.body, Body::Hello(_) | Body::Ping { .. });
+        if self.me.incarnation != incarnation && !answered {
+            // Who said something wrong of this node should know at once.
+            self.send(now, &from, Body::Gossip, actions);
+        }
         match message.body {
             // Also to a stale hello: the welcome tells its sender what to outdo.
-            Body::Hello(_) => self.send_hello(now, Body::Welcome, &from, actions),
+            Body::Hello(_) => self.send_hello(Body::Welcome, &from, actions),
             Body::Welcome(_) | Body::Refused { .. } | Body::Leave | Body::Gossip => {}
             Body::Ping { number } => {
                 let answer = Body::Ack {
@@ -239,7 +245,7 @@ impl Membership {
             let asked = matches!(message.body, Body::Hello(_));
             if self.me.incarnation != incarnation && !asked {
                 // What it holds was outdone: it should know at once. Who asked gets a welcome anyway.
-                self.send_hello(now, Body::Hello, from, actions);
+                self.send_hello(Body::Hello, from, actions);
             }
         }
         if hello.is_some() && before.is_none_or(|held| held.status == Status::Dead) {
@@ -359,7 +365,7 @@ impl Membership {
         {
             return;
         }
-        self.send_hello(now, Body::Hello, &name, actions);
+        self.send_hello(Body::Hello, &name, actions);
         self.sound(&name, actions);
         self.schedule_greeting(now, name);
     }
@@ -377,13 +383,7 @@ impl Membership {
         self.timers.set(Timer::Greet(name), at);
     }
 
-    fn send_hello(
-        &mut self,
-        _now: Instant,
-        body: fn(Hello) -> Body,
-        to: &NodeName,
-        actions: &mut Vec<Action>,
-    ) {
+    fn send_hello(&mut self, body: fn(Hello) -> Body, to: &NodeName, actions: &mut Vec<Action>) {
         let held = self.peers.get(to).and_then(super::Peer::held);
         let hello = Hello {
             cluster: self.cluster.clone(),

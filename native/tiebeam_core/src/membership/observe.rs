@@ -5,8 +5,7 @@
 //! *witnessed*. Up to three members that speak, chosen by rendezvous hashing (Thaler and Ravishankar, "Using name-based
 //! mappings to increase hit rates", 1998), probe it once per period; a probe that fails, the indirect ones included, is
 //! a suspicion like any other. Whoever is connected to a suspected node asks it at once, and an answer to anybody is
-//! spread as a new incarnation: one witness beats any number of misses. A guardian that is not
-//! connected asks others.
+//! spread as a new incarnation: one witness beats any number of misses. A guardian that is not connected asks others.
 
 use alloc::vec::Vec;
 

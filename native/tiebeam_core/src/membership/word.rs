@@ -23,8 +23,8 @@ impl Membership {
             return self.introduce(now, word, actions);
         };
         let refused = peer.link.as_ref().is_some_and(|link| link.refused);
-        if refused && word.kind == Kind::Plain {
-            // It runs Tiebeam, in another cluster; who says otherwise has not heard it yet.
+        if refused {
+            // It is in another cluster, and said so; who says otherwise has not heard it yet.
             return;
         }
         let Some(held) = &peer.member else {
@@ -171,7 +171,7 @@ impl Membership {
             }
         }
         if before != status {
-            self.recount(Some(before), Some(status));
+            self.recount(before, status);
         }
         Some(matches!(before, Status::Alive | Status::Suspect))
     }
