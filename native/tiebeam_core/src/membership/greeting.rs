@@ -290,8 +290,28 @@ impl Membership {
     ) {
         let asks = matches!(message.body, Body::Hello(_) | Body::Ping { .. });
         if asks && message.cluster == self.cluster_digest {
+            self.outdo_late(message);
             let farewell = self.message(Body::Leave);
             self.transmit(from, &farewell, actions);
+        }
+    }
+
+    /// The farewell outdoes what is held of this node, for example of an earlier life.
+    fn outdo_late(&mut self, message: &Message) {
+        let me = &self.me;
+        let words = message.words.iter().filter(|word| word.node == me.node);
+        let words = words.map(|word| (word.creation, word.incarnation, word.claim.status()));
+        let held = match &message.body {
+            Body::Hello(hello) => hello.held.as_ref(),
+            _ => None,
+        };
+        let held = held.map(|held| (held.creation, held.incarnation, held.status));
+        let outdone = words.chain(held).filter(|&(creation, incarnation, status)| {
+            let same = creation == me.creation && status == Status::Left;
+            !same && (incarnation > me.incarnation || (incarnation == me.incarnation && creation != me.creation))
+        });
+        if let Some(incarnation) = outdone.map(|held| held.1).max() {
+            self.me.incarnation = incarnation.saturating_add(1);
         }
     }
 

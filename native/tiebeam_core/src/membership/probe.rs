@@ -315,6 +315,10 @@ impl Membership {
             return;
         };
         self.metrics.probes_failed += 1;
+        if member.creation != probe.creation {
+            // Another life than the one that was asked, or it has told its creation since.
+            return;
+        }
         self.metrics.suspicions += u64::from(member.status == Status::Alive);
         // Each helper that did not even say that it heard nothing speaks against this node (Lifeguard, section 3.1).
         let silent = probe.helpers.values().filter(|nacked| !**nacked).count() as i32;

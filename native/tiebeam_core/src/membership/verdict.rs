@@ -18,7 +18,6 @@
 use alloc::vec::Vec;
 
 use super::member::{Kind, Status};
-use super::suspicion::Suspicion;
 use super::{Membership, Timer};
 use crate::action::{Action, Contest, Notice};
 use crate::identity::NodeName;
@@ -203,15 +202,19 @@ impl Membership {
                 self.condemn(now, word);
             }
             Status::Suspect => {
-                let condemned = |suspicion: &Suspicion| suspicion.condemned;
-                let peer = self
+                let suspicion = self
                     .peers
                     .get(name)
                     .and_then(|peer| peer.suspicion.as_ref());
-                if !peer.is_some_and(condemned) {
+                let condemned = suspicion.is_some_and(|suspicion| suspicion.condemned);
+                // Who was heard lately is watched for its full time, whatever others say.
+                let contested = suspicion.is_some_and(|suspicion| suspicion.contested.is_some());
+                if !condemned {
                     self.set_incarnation(word);
                     self.condemn(now, word);
-                    self.verdict(now, name.clone(), actions);
+                    if !contested {
+                        self.verdict(now, name.clone(), actions);
+                    }
                 }
             }
         }
