@@ -296,25 +296,6 @@ impl Membership {
         }
     }
 
-    /// The farewell outdoes what is held of this node, for example of an earlier life.
-    fn outdo_late(&mut self, message: &Message) {
-        let me = &self.me;
-        let words = message.words.iter().filter(|word| word.node == me.node);
-        let words = words.map(|word| (word.creation, word.incarnation, word.claim.status()));
-        let held = match &message.body {
-            Body::Hello(hello) => hello.held.as_ref(),
-            _ => None,
-        };
-        let held = held.map(|held| (held.creation, held.incarnation, held.status));
-        let outdone = words.chain(held).filter(|&(creation, incarnation, status)| {
-            let same = creation == me.creation && status == Status::Left;
-            !same && (incarnation > me.incarnation || (incarnation == me.incarnation && creation != me.creation))
-        });
-        if let Some(incarnation) = outdone.map(|held| held.1).max() {
-            self.me.incarnation = incarnation.saturating_add(1);
-        }
-    }
-
     /// Tells every member that this node leaves. Nothing is due afterwards.
     pub(crate) fn leave(&mut self, actions: &mut Vec<Action>) {
         let farewell = self.message(Body::Leave);

@@ -6,7 +6,7 @@ use super::Membership;
 use super::member::{Kind, Status};
 use crate::action::{Action, Notice};
 use crate::identity::NodeName;
-use crate::message::{Body, Claim, Held, Word};
+use crate::message::{Body, Claim, Held, Message, Word};
 use crate::mutation::Mutation;
 use crate::time::Instant;
 
@@ -120,5 +120,25 @@ impl Membership {
             }));
         }
         outdone < MAX_OUTDONE
+    }
+
+    /// This node has left: its farewell outdoes what is held of it, for example of an earlier life, or a suspicion.
+    pub(super) fn outdo_late(&mut self, message: &Message) {
+        let me = &self.me;
+        let words = message.words.iter().filter(|word| word.node == me.node);
+        let words = words.map(|word| (word.creation, word.incarnation));
+        let held = match &message.body {
+            Body::Hello(hello) => hello.held,
+            _ => None,
+        };
+        let held = held.map(|held| (held.creation, held.incarnation));
+        let outdone = words.chain(held).filter(|&(creation, incarnation)| {
+            // Within one incarnation of one life a farewell is the last word.
+            let level = incarnation == me.incarnation && creation != me.creation;
+            incarnation > me.incarnation || level
+        });
+        if let Some((_, incarnation)) = outdone.max_by_key(|&(_, incarnation)| incarnation) {
+            self.me.incarnation = incarnation.saturating_add(1);
+        }
     }
 }

@@ -311,6 +311,30 @@ fn who_missed_the_farewell_is_told_when_it_asks() {
 }
 
 #[test]
+fn a_farewell_outdoes_what_is_held_of_an_earlier_life() {
+    let mut a = Node::new(config("a@h"));
+    a.step(leave());
+    let held = Some(Held {
+        creation: 9,
+        incarnation: 6,
+        status: Status::Alive,
+    });
+    let asks = Body::Hello(Hello {
+        held,
+        ..introduction("b@h", 0)
+    });
+    for expected in [7, 7] {
+        let answer = a.received("b@h", message_of(1, 0, asks.clone()));
+        assert_eq!(sent(&answer)[0].1.incarnation, expected, "once");
+    }
+    let suspected = Message {
+        words: vec![word("a@h", 1, 8, suspect("b@h"))],
+        ..message_of(1, 0, Body::Ping { number: 1 })
+    };
+    assert_eq!(sent(&a.received("b@h", suspected))[0].1.incarnation, 9);
+}
+
+#[test]
 fn the_dead_and_the_left_are_forgotten_in_the_end() {
     let timing = Timing {
         forget_after: crate::Duration::from_secs(60),
