@@ -1,18 +1,30 @@
 //! Properties, one file each. A property file opens with what must hold and where that is from.
 
+mod accuracy;
 mod agreement;
+mod bounds;
+mod completeness;
+mod evidence;
 mod garbage;
+mod growth;
 mod identity;
 mod lives;
+mod selfhood;
 
 use std::fmt;
 
-use tiebeam_core::{Action, Member, NodeName, Notice};
+use tiebeam_core::{Action, Kind, Member, NodeName, Notice};
 
-pub(crate) use agreement::{Running, agreement};
+pub(crate) use accuracy::accuracy;
+pub(crate) use agreement::agreement;
+pub(crate) use bounds::{bounds, small};
+pub(crate) use completeness::completeness;
+pub(crate) use evidence::Evidence;
 pub(crate) use garbage::garbage;
+pub(crate) use growth::Growth;
 pub(crate) use identity::identity;
 pub(crate) use lives::Lives;
+pub(crate) use selfhood::selfhood;
 
 /// A property that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +58,24 @@ impl<'a> Stepped<'a> {
     pub(crate) fn notices(&self) -> impl Iterator<Item = &'a Notice> {
         self.actions.iter().filter_map(|action| match action {
             Action::Notify(notice) => Some(notice),
-            Action::Send { .. } | Action::Answer { .. } => None,
+            Action::Send { .. }
+            | Action::Observe { .. }
+            | Action::Sample { .. }
+            | Action::Evict { .. }
+            | Action::EvictAt { .. }
+            | Action::Answer { .. } => None,
         })
     }
+}
+
+/// A node that runs, at the end of a run.
+pub(crate) struct Running<'a> {
+    pub(crate) node: &'a NodeName,
+    pub(crate) cluster: &'a str,
+    pub(crate) kind: Kind,
+    /// Its core has left the cluster.
+    pub(crate) left: bool,
+    pub(crate) creation: u32,
+    /// `None` where no core takes part.
+    pub(crate) view: Option<Vec<&'a Member>>,
 }

@@ -1,7 +1,7 @@
 //! Single stories, told in full.
 
 use tiebeam_core::{Duration, Instant, NodeName, Status};
-use tiebeam_sim::{Conditions, Fault, Plan, World, node};
+use tiebeam_sim::{Fault, Plan, World, node};
 
 fn at(secs: u64) -> Instant {
     Instant::from_millis(secs * 1000)
@@ -9,14 +9,7 @@ fn at(secs: u64) -> Instant {
 
 /// `count` nodes that found each other over a network that loses nothing.
 fn settled(count: usize) -> World {
-    let plan = Plan {
-        conditions: Conditions {
-            loss: 0,
-            ..Conditions::default()
-        },
-        ..Plan::quiet(1, count)
-    };
-    let mut world = World::new(plan);
+    let mut world = World::new(Plan::quiet(1, count));
     world.run_until(at(60)).unwrap();
     world.check_agreement().unwrap();
     world
@@ -45,14 +38,7 @@ fn alive(world: &World, node: &NodeName) -> Vec<NodeName> {
 
 #[test]
 fn ten_nodes_find_each_other_through_two_seeds_within_seconds() {
-    let plan = Plan {
-        conditions: Conditions {
-            loss: 0,
-            ..Conditions::default()
-        },
-        ..Plan::quiet(1, 10)
-    };
-    let mut world = World::new(plan);
+    let mut world = World::new(Plan::quiet(1, 10));
     world.run_until(at(10)).unwrap();
     world.check_agreement().unwrap();
 }
@@ -79,11 +65,10 @@ fn a_restart_is_down_then_up_exactly_once_for_everybody() {
             .unwrap();
         world.check_agreement().unwrap();
         for observer in [0, 1, 2, 4].map(node) {
-            assert_eq!(
-                story(&world, &observer, &node(3)),
-                ["up", "down", "up"],
-                "{observer} after {pause}"
-            );
+            // A suspicion may come before the end.
+            let told = story(&world, &observer, &node(3));
+            let told: Vec<&str> = told.into_iter().filter(|word| *word != "suspect").collect();
+            assert_eq!(told, ["up", "down", "up"], "{observer} after {pause}");
         }
     }
 }
@@ -138,10 +123,8 @@ fn a_renewed_core_is_no_restart() {
 #[test]
 fn two_clusters_on_one_mesh_stay_apart() {
     let mut plan = Plan::quiet(3, 6);
-    for (name, cluster) in &mut plan.nodes {
-        if [1, 3, 5].map(node).contains(name) {
-            *cluster = "blue".to_owned();
-        }
+    for number in [1, 3, 5] {
+        plan.hosts[number].cluster = "blue".to_owned();
     }
     plan.seeds = [0, 1].map(node).to_vec();
     let mut world = World::new(plan);

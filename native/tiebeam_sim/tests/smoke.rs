@@ -2,22 +2,49 @@
 
 use tiebeam_sim::{Plan, World};
 
+/// The runs are worth something only if what they are about happens in them.
 #[test]
-fn two_hundred_seeds_keep_every_property() {
-    const THREADS: u64 = 4;
-    std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            scope.spawn(move || (thread..200).step_by(THREADS as usize).for_each(run));
-        }
-    });
-}
-
-fn run(seed: u64) {
-    let mut world = World::new(Plan::random(seed));
-    if let Err(broken) = world.run() {
-        panic!(
-            "seed {seed}, at {}: {broken}\nreplay: cargo run -p tiebeam_sim -- --seed {seed}",
-            world.now()
+fn random_worlds_are_eventful_and_keep_every_property() {
+    let (broken, tally) = tiebeam_sim::run_seeds(0, 256);
+    assert!(
+        broken.is_empty(),
+        "{} broke:\n{}",
+        broken.len(),
+        broken.join("\n")
+    );
+    let core = tally.core;
+    for (what, count) in [
+        ("up", tally.up),
+        ("down", tally.down),
+        ("left", tally.left),
+        ("refreshed", tally.refreshed),
+        ("suspect", tally.suspect),
+        ("recovered", tally.recovered),
+        ("updated", tally.updated),
+        ("contested", tally.contested),
+        ("stalled", tally.stalled),
+        ("broadcasts", tally.broadcasts),
+        ("refused", tally.refused),
+        ("ignored", tally.ignored),
+        ("evictions", tally.evictions),
+        ("evictions elsewhere", tally.evictions_elsewhere),
+        ("observed", tally.observed),
+        ("sampled", tally.sampled),
+        ("lost", tally.lost),
+        ("cut", tally.cut),
+        ("duplicated", tally.duplicated),
+        ("probes", core.probes),
+        ("probes that failed", core.probes_failed),
+        ("indirect probes", core.indirect),
+        ("suspicions", core.suspicions),
+        ("refutations", core.refutations),
+        ("deaths", core.deaths),
+        ("syncs", core.syncs),
+        ("syncs of equal tables", core.syncs_equal),
+    ] {
+        assert!(
+            count >= 50,
+            "only {count} times {what} in all worlds: {tally:#?}"
         );
     }
 }
@@ -26,33 +53,11 @@ fn run(seed: u64) {
 fn the_same_seed_is_the_same_run() {
     let run = |seed| {
         let mut world = World::new(Plan::random(seed));
-        world.run().unwrap();
-        world.transcript().to_owned()
+        let outcome = world.run();
+        (outcome, world.transcript().to_owned(), world.tally())
     };
-    assert_eq!(run(7), run(7));
-    assert_ne!(run(7), run(8));
-}
-
-/// The runs are worth something only if what they are about happens in them.
-#[test]
-fn the_random_worlds_are_eventful() {
-    let mut seen = String::new();
-    for seed in 0..20 {
-        let mut world = World::new(Plan::random(seed));
-        world.run().unwrap();
-        seen.push_str(world.transcript());
+    for seed in 0..8 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
     }
-    for word in [
-        ": up ",
-        ": down ",
-        ": left ",
-        ": refreshed ",
-        ": refused ",
-        ": ignored ",
-        "! cut ",
-        "! crash ",
-    ] {
-        let count = seen.matches(word).count();
-        assert!(count >= 20, "only {count} lines with {word:?} in 20 runs");
-    }
+    assert_ne!(run(7).1, run(8).1);
 }

@@ -1,19 +1,20 @@
-//! No view ever has a member of another cluster. (`Config::cluster`.)
+//! No view ever has a member that speaks for another cluster. (`Config::cluster`.) One that was never heard may pass for a
+//! node without a core for a while.
 
-use tiebeam_core::NodeName;
+use tiebeam_core::{Kind, NodeName};
 
 use super::{Broken, Stepped};
 
-/// `cluster_of` knows the identity that each node was given.
+/// `cluster_of` knows the identity that each node was given, and what it is.
 pub(crate) fn identity<'a>(
     step: &Stepped<'_>,
-    cluster_of: impl Fn(&NodeName) -> &'a str,
+    cluster_of: impl Fn(&NodeName) -> (&'a str, Kind),
 ) -> Result<(), Broken> {
-    match step
-        .after
-        .iter()
-        .find(|member| cluster_of(&member.node) != step.cluster)
-    {
+    let stranger = step.after.iter().find(|member| {
+        let (cluster, kind) = cluster_of(&member.node);
+        kind != Kind::Plain && member.kind != Kind::Plain && cluster != step.cluster
+    });
+    match stranger {
         None => Ok(()),
         Some(member) => {
             let seen = format!("{} of {:?} lists {}", step.node, step.cluster, member.node);

@@ -1,10 +1,10 @@
 //! What one core is told of another node is a story that makes sense: up, then down or left, then up again; a life that
-//! ended for a newer one does not come back; within a life the incarnation never falls. (A restart is nodedown, then
+//! ended for a newer one does not come back, unless it is the one that runs; within a life the incarnation never falls. (A restart is nodedown, then
 //! nodeup, once; SWIM section 4.2 for incarnations.)
 
 use std::collections::BTreeMap;
 
-use tiebeam_core::{Identity, Member, NodeName, Notice};
+use tiebeam_core::{Identity, Kind, Member, NodeName, Notice};
 
 use super::{Broken, Stepped};
 
@@ -25,25 +25,42 @@ impl Lives {
         self.0.retain(|(told, _), _| told != node);
     }
 
-    pub(crate) fn check(&mut self, step: &Stepped<'_>) -> Result<(), Broken> {
+    /// `present` knows the creation of each node's present life.
+    pub(crate) fn check(
+        &mut self,
+        step: &Stepped<'_>,
+        present: impl Fn(&NodeName) -> u32,
+    ) -> Result<(), Broken> {
         for notice in step.notices() {
-            self.tell(step.node, notice).map_err(|seen| Broken {
-                property: "lives",
-                seen: format!("{} was told {notice:?}: {seen}", step.node),
-            })?;
+            self.tell(step.node, notice, &present)
+                .map_err(|seen| Broken {
+                    property: "lives",
+                    seen: format!("{} was told {notice:?}: {seen}", step.node),
+                })?;
         }
         Ok(())
     }
 
     /// The story of `member` as `told` knows it, continued by what the member is now.
-    fn story(&mut self, told: &NodeName, member: &Member) -> Result<&mut Story, String> {
+    fn story(
+        &mut self,
+        told: &NodeName,
+        member: &Member,
+        present: u32,
+    ) -> Result<&mut Story, String> {
         let story = self
             .0
             .entry((told.clone(), member.node.clone()))
             .or_default();
-        if story.past.contains(&member.creation) {
+        // Words of an earlier life may pass for a moment, until the present one has outdone them.
+        // A node without a core has no creation.
+        if member.kind != Kind::Plain
+            && member.creation != present
+            && story.past.contains(&member.creation)
+        {
             return Err(format!("the life {} was over", member.creation));
         }
+        story.past.retain(|creation| *creation != member.creation);
         match &story.latest {
             Some(latest) if latest.creation != member.creation => story.past.push(latest.creation),
             Some(latest) if latest.incarnation > member.incarnation => {
@@ -55,23 +72,49 @@ impl Lives {
         Ok(story)
     }
 
-    fn tell(&mut self, told: &NodeName, notice: &Notice) -> Result<(), String> {
+    fn tell(
+        &mut self,
+        told: &NodeName,
+        notice: &Notice,
+        present: impl Fn(&NodeName) -> u32,
+    ) -> Result<(), String> {
+        let present = match notice {
+            Notice::Up(member)
+            | Notice::Down(member)
+            | Notice::Left(member)
+            | Notice::Refreshed(member)
+            | Notice::Suspect(member)
+            | Notice::Recovered(member)
+            | Notice::Updated(member)
+            | Notice::Contested { member, .. } => present(&member.node),
+            _ => 0,
+        };
         match notice {
-            Notice::Up(member) => match self.story(told, member)? {
+            Notice::Up(member) => match self.story(told, member, present)? {
                 story if story.up => return Err("it was up already".to_owned()),
                 story => story.up = true,
             },
-            Notice::Down(member) => match self.story(told, member)? {
+            Notice::Down(member) => match self.story(told, member, present)? {
                 story if !story.up => return Err("it was not up".to_owned()),
                 story => story.up = false,
             },
-            Notice::Left(member) => self.story(told, member)?.up = false,
-            Notice::Refreshed(member) => {
-                if !self.story(told, member)?.up {
+            Notice::Left(member) => self.story(told, member, present)?.up = false,
+            Notice::Refreshed(member)
+            | Notice::Suspect(member)
+            | Notice::Recovered(member)
+            | Notice::Updated(member)
+            | Notice::Contested { member, .. } => {
+                if !self.story(told, member, present)?.up {
                     return Err("it was not up".to_owned());
                 }
             }
-            Notice::Forgotten(_) | Notice::Refused { .. } | Notice::Ignored { .. } => {}
+            Notice::Forgotten(_)
+            | Notice::Refused { .. }
+            | Notice::Ignored { .. }
+            | Notice::Stalled { .. }
+            | Notice::Health { .. }
+            | Notice::Conflict { .. }
+            | Notice::Broadcast { .. } => {}
         }
         Ok(())
     }
@@ -80,7 +123,7 @@ impl Lives {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tiebeam_core::{Kind, Status};
+    use tiebeam_core::Status;
 
     fn member(creation: u32, incarnation: u64) -> Member {
         Member {
@@ -89,6 +132,8 @@ mod tests {
             incarnation,
             kind: Kind::Rust,
             status: Status::Alive,
+            metadata: [].into(),
+            round_trip: None,
         }
     }
 
@@ -96,7 +141,7 @@ mod tests {
         let mut lives = Lives::default();
         notices
             .iter()
-            .try_for_each(|notice| lives.tell(&crate::node(0), notice))
+            .try_for_each(|notice| lives.tell(&crate::node(0), notice, |_| 2))
     }
 
     #[test]
