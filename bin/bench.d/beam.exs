@@ -95,15 +95,15 @@ defmodule Bench.Beam do
 
     # They are stopped one by one, which is no partition.
     settings = [
-      '-setcookie',
+      ~c"-setcookie",
       Atom.to_charlist(Node.get_cookie()),
-      '-kernel',
-      'prevent_overlapping_partitions',
-      'false'
+      ~c"-kernel",
+      ~c"prevent_overlapping_partitions",
+      ~c"false"
     ]
 
-    args = settings ++ Enum.flat_map(paths, &['-pa', &1])
-    {:ok, peer, node} = :peer.start(%{name: 'bench#{n}', host: '127.0.0.1', longnames: true, args: args})
+    args = settings ++ Enum.flat_map(paths, &[~c"-pa", &1])
+    {:ok, peer, node} = :peer.start(%{name: ~c"bench#{n}", host: ~c"127.0.0.1", longnames: true, args: args})
     {peer, node}
   end
 

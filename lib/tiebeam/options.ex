@@ -74,7 +74,8 @@ defmodule Tiebeam.Options do
       {:boolean, {:profile, "`true` in the profile `:fast`, otherwise `false`"},
        "Close the connection to a member that is dead, so that links, monitors and `:global` hear of it in seconds " <>
          "instead of a minute (OTP's net ticks). Only where this node sees a majority of the members, is itself " <>
-         "well, and nothing came over that connection since; see `t:Tiebeam.Event.contest/0`."}
+         "well, and nothing came over that connection since; see `t:Tiebeam.Event.contest/0`. Otherwise a member that hangs " <>
+         "stays a suspect until its connection ends."}
   ]
 
   @type t :: %{

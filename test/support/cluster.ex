@@ -133,8 +133,9 @@ defmodule Support.Cluster do
     for {:nodedown, name} <- events, name in names(nodes), do: name
   end
 
-  def freeze(node), do: Support.OsProcess.send_signal(node.os_pid, :STOP)
-  def thaw(node), do: Support.OsProcess.send_signal(node.os_pid, :CONT)
+  @doc "Stops a node's program; it goes on when it is told to, or when the test ends, because a stopped one cannot end."
+  def freeze(node), do: ExUnit.Callbacks.start_supervised!({Support.Frozen, node.os_pid})
+  def thaw(node), do: ExUnit.Callbacks.stop_supervised!({Support.Frozen, node.os_pid})
 
   @chunk 64
 

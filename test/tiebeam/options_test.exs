@@ -51,7 +51,7 @@ defmodule Tiebeam.OptionsTest do
        "unknown or repeated option :name; the options are " <>
          ":name, :cluster, :join, :process, :profile, :timing, :metadata, :evict"},
       {[name: A, profile: :slow], "expected the option :profile to be :lan, :fast or :wan, got: :slow"},
-      {[name: A, metadata: 'x'], "expected the option :metadata to be a binary, got: 'x'"},
+      {[name: A, metadata: :x], "expected the option :metadata to be a binary, got: :x"},
       {[name: A, evict: nil], "expected the option :evict to be true or false, got: nil"},
       {[name: A, timing: [gossip_fanout: -1]],
        "expected the option :timing :gossip_fanout to be a number, got: -1"},

@@ -217,9 +217,12 @@ pub(crate) fn action<'a>(env: Env<'a>, action: &Action) -> NifResult<Term<'a>> {
         }
         Action::Sample { node } => (atoms::sample(), node_atom(env, node)?).encode(env),
         Action::Evict { node } => (atoms::evict(), node_atom(env, node)?).encode(env),
-        Action::EvictAt { at, node } => {
-            (atoms::evict_at(), node_atom(env, at)?, node_atom(env, node)?).encode(env)
-        }
+        Action::EvictAt { at, node } => (
+            atoms::evict_at(),
+            node_atom(env, at)?,
+            node_atom(env, node)?,
+        )
+            .encode(env),
         Action::Answer { call, answer } => {
             let answer = match answer {
                 Answer::Left => atoms::left().encode(env),
@@ -262,9 +265,12 @@ fn notice<'a>(env: Env<'a>, notice: &Notice) -> NifResult<Term<'a>> {
         Notice::Conflict { kept, refused } => {
             Ok((atoms::conflict(), self::member(env, kept)?, refused).encode(env))
         }
-        Notice::Broadcast { from, bytes } => {
-            Ok((atoms::broadcast(), node_atom(env, from)?, binary(env, bytes)).encode(env))
-        }
+        Notice::Broadcast { from, bytes } => Ok((
+            atoms::broadcast(),
+            node_atom(env, from)?,
+            binary(env, bytes),
+        )
+            .encode(env)),
         Notice::Refused { node, cluster } => {
             Ok((atoms::refused(), node_atom(env, node)?, cluster).encode(env))
         }
