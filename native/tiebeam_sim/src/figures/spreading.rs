@@ -55,7 +55,7 @@ pub(super) fn metadata(size: Size) -> Vec<Figure> {
 
 pub(super) fn broadcast(size: Size) -> Vec<Figure> {
     let line = |count: usize, percent: u64, limit: f64| {
-        let runs = if count == 1000 { 2 } else { size.of(4, 20) };
+        let runs = if count == 1000 { 2 } else { 20 };
         let results = seeds(runs, |seed| {
             let plan = Plan {
                 conditions: Conditions::lossy(percent),
