@@ -100,7 +100,9 @@ defmodule Tiebeam.PartitionsTest do
     for node <- majority, do: assert(Cluster.lost(node, majority) == [])
 
     for member <- minority do
-      contests = for {_, {:contested, other, reason}} <- Cluster.events(member, since), do: {other.node, reason}
+      contests =
+        for {_, {:contested, other, reason}} <- Cluster.events(member, since), do: {other.node, reason}
+
       for other <- Cluster.members(majority), do: assert({other.node, :minority} in contests)
     end
 
