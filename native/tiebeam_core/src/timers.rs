@@ -39,6 +39,11 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// Whether `key` is due at all.
+    pub(crate) fn is_set(&self, key: &K) -> bool {
+        self.at.contains_key(key)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.at.clear();
         self.order.clear();

@@ -1,0 +1,30 @@
+//! Changes of a table are balanced: registered, updated any number of times, unregistered, and each speaks of the row that
+//! is there. (syn calls its hooks twice, or not at all, after a net split.)
+
+use super::*;
+
+pub(super) fn apply(table: &mut BTreeMap<Key, Entry>, change: Change) {
+    match change {
+        Change::Registered(entry) | Change::Joined(entry) => {
+            let old = table.insert(entry.key.clone(), entry);
+            assert_eq!(old, None, "there was one already");
+        }
+        Change::Updated(entry) | Change::Rejoined(entry) => {
+            let old = table.insert(entry.key.clone(), entry.clone()).expect("there is one to update");
+            assert_eq!(old.pid, entry.pid, "an update does not change the process");
+            assert_ne!(old, entry, "an update changes something");
+        }
+        Change::Replaced { entry, was } => {
+            assert_ne!(entry.pid, was);
+            let old = table.insert(entry.key.clone(), entry).expect("there is one to replace");
+            assert_eq!(old.pid, was);
+        }
+        Change::Unregistered { key, pid, .. } | Change::Left { key, pid, .. } => {
+            let old = table.remove(&key).expect("there is one to remove");
+            assert_eq!(old.pid, pid);
+        }
+        Change::Purged { node, creation, .. } => {
+            table.retain(|_, row| row.node != node || row.creation != creation);
+        }
+    }
+}
