@@ -60,6 +60,7 @@ use alloc::vec::Vec;
 
 use crate::event::CallId;
 use crate::identity::NodeName;
+use crate::random::Random;
 use crate::time::{Duration, Instant};
 use crate::timers::Timers;
 
@@ -91,6 +92,9 @@ const REMIND_AFTER: Duration = Duration::from_millis(500);
 /// How long a receiver waits for what it asked for before it asks again. Doubles up to [`PATIENCE`].
 const ASK_AFTER: Duration = Duration::from_millis(250);
 
+/// The pause before a waiting process tries for its name again, at most; doubles up to [`PATIENCE`].
+const PROMOTE_AFTER: Duration = Duration::from_millis(20);
+
 /// The longest pause between two attempts to reach a peer that is up and silent.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -119,6 +123,7 @@ pub struct Registry {
     clock: u64,
     timers: Timers<Timer>,
     last_id: u64,
+    random: Random,
 
     // What this node answers for.
     items: Items,
@@ -136,6 +141,8 @@ pub struct Registry {
     waiting: BTreeMap<Key, Waiting>,
     /// Names that this node and another one registered: a verdict, or word that one was withdrawn, is on its way.
     contested: BTreeSet<Key>,
+    /// Those of this node's names that wait for the end of an owner's history to be settled.
+    deferred: BTreeSet<(Slot, Key)>,
     disputes: BTreeMap<u64, Dispute>,
     dispute_of: BTreeMap<Key, u64>,
     questions: BTreeMap<u64, Question>,
@@ -165,11 +172,14 @@ enum Timer {
     Forget(NodeName),
     Question(u64),
     Verdict(u64),
+    Promote(Key),
 }
 
 impl Registry {
     /// A registry that knows of nothing.
     pub fn new(config: Config) -> Self {
+        // Nodes that wait for the same thing must not do so for the same time.
+        let seed = key::siphash(config.node.as_str().as_bytes()) ^ config.epoch;
         Self {
             me: config.node,
             life: Life {
@@ -185,6 +195,7 @@ impl Registry {
             clock: 0,
             timers: Timers::new(),
             last_id: 0,
+            random: Random::from_seed(seed),
             items: Items::default(),
             log: Log::new(config.limits.log.min(MAX_LOG)),
             flushed: 0,
@@ -194,6 +205,7 @@ impl Registry {
             scopes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             contested: BTreeSet::new(),
+            deferred: BTreeSet::new(),
             disputes: BTreeMap::new(),
             dispute_of: BTreeMap::new(),
             questions: BTreeMap::new(),
@@ -283,6 +295,7 @@ impl Registry {
                 Timer::Forget(node) => self.forget(&node),
                 Timer::Question(id) => self.answer_question(id, out),
                 Timer::Verdict(id) => self.verdict(id, Keep::Older, out),
+                Timer::Promote(key) => self.promote_now(&key, out),
             }
         }
         self.bury(out);
@@ -330,7 +343,7 @@ impl Registry {
                 .is_none_or(|replica| !replica.caught_up() || replica.shown != Shown::Yes)
         });
         let busy = self.flushed < self.log.head() || !self.ended.is_empty() || !self.moving.is_empty();
-        !behind && !busy && self.remains.is_empty() && self.questions.is_empty()
+        !behind && !busy && self.deferred.is_empty() && self.remains.is_empty() && self.questions.is_empty()
     }
 
     /// What must always hold inside; costs as much as the tables are long.

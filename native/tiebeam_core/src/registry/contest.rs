@@ -12,9 +12,10 @@ use alloc::vec::Vec;
 use super::entry::{Claimant, Entry, Item, MAX_BEATEN, OnConflict, Verdict};
 use super::key::Key;
 use super::output::{Change, Gone, Loss, Output};
-use super::replica::{OWN, Slot};
-use super::{Registry, Timer};
+use super::replica::{OWN, Replica, Slot};
+use super::{PATIENCE, PROMOTE_AFTER, Registry, Timer};
 use crate::identity::NodeName;
+use crate::time::Duration;
 
 /// What is known of one name.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub(crate) struct Waiting {
     pub(crate) pid: Arc<[u8]>,
     pub(crate) meta: Arc<[u8]>,
     pub(crate) resolve: bool,
+    pub(crate) attempts: u8,
 }
 
 /// A verdict that was asked for.
@@ -171,7 +173,7 @@ impl Registry {
                 {
                     *shown = row;
                 }
-                return self.settle(key, Gone::Lost, out);
+                return self.reconsider(slot, key, Gone::Lost, out);
             }
         };
         let Some(entry) = self.entry_of(slot, key, item) else {
@@ -190,7 +192,7 @@ impl Registry {
             return;
         };
         if standing.holders.remove(slot) {
-            self.settle(key, gone, out);
+            self.reconsider(slot, key, gone, out);
             return;
         }
         let shown = self.names.remove(key).and_then(|standing| standing.shown);
@@ -201,7 +203,36 @@ impl Registry {
                 gone,
             }));
         }
-        self.promote(key, out);
+        self.promote(key);
+    }
+
+    /// Settles a name that a replica has another item for, or puts it off: a name of this node's own is not judged by the
+    /// history of an owner, in which a registration may end a line further down, but by where it has got to.
+    fn reconsider(&mut self, slot: Slot, key: &Key, gone: Gone, out: &mut Vec<Output>) {
+        let behind = self
+            .replicas
+            .get(&slot)
+            .is_some_and(|replica| replica.counts() && !replica.caught_up());
+        if behind && self.items.get(key).is_some() {
+            self.deferred.insert((slot, key.clone()));
+        } else {
+            self.settle(key, gone, out);
+        }
+    }
+
+    /// Settles what was put off until a replica had caught up, if it has.
+    pub(crate) fn settle_deferred(&mut self, slot: Slot, out: &mut Vec<Output>) {
+        let caught_up = |replica: &Replica| replica.caught_up() || !replica.counts();
+        if self.deferred.is_empty() || !self.replicas.get(&slot).is_none_or(caught_up) {
+            return;
+        }
+        let from = (slot, Key::floor(0));
+        let upto = (Slot(slot.0 + 1), Key::floor(0));
+        let keys: Vec<_> = self.deferred.range(from..upto).cloned().collect();
+        for deferred in keys {
+            self.deferred.remove(&deferred);
+            self.settle(&deferred.1, Gone::Lost, out);
+        }
     }
 
     /// A replica is out of sight: names forget it. Its rows are gone already.
@@ -291,9 +322,22 @@ impl Registry {
         })
     }
 
+    /// The registrations that count. Beside one of this node only those of owners whose history ends here.
+    fn claims(&self, key: &Key, slots: &[Slot]) -> Vec<Claim<'_>> {
+        let contested = slots.contains(&OWN);
+        slots
+            .iter()
+            .filter(|&slot| {
+                let mut replica = self.replicas.get(slot).into_iter();
+                !contested || replica.all(Replica::caught_up)
+            })
+            .filter_map(|&slot| self.claim_of(slot, key))
+            .collect()
+    }
+
     /// Registrations that nobody beat and that have a process, the oldest first.
     fn candidates(&self, key: &Key, slots: &[Slot]) -> Vec<Claim<'_>> {
-        let claims: Vec<_> = slots.iter().filter_map(|&slot| self.claim_of(slot, key)).collect();
+        let claims = self.claims(key, slots);
         let beaten = |claim: &Claim<'_>| {
             claims
                 .iter()
@@ -339,17 +383,20 @@ impl Registry {
             }
         }
         self.show(key, gone, out);
-        let contested = self.names.get(key).is_some_and(|standing| {
-            let slots = standing.holders.slots();
-            slots.len() > 1 && slots.contains(&OWN)
-        });
-        if contested {
+        let slots = self.names.get(key).map(|standing| standing.holders.slots());
+        if let Some(slots) = slots.filter(|slots| slots.len() > 1 && slots.contains(&OWN)) {
             self.contested.insert(key.clone());
+            for &slot in slots {
+                let replica = self.replicas.get(&slot);
+                if replica.is_some_and(|replica| replica.counts() && !replica.caught_up()) {
+                    self.deferred.insert((slot, key.clone()));
+                }
+            }
         } else if !self.contested.is_empty() {
             self.contested.remove(key);
         }
         out.extend(losses.into_iter().map(Output::Lost));
-        self.promote(key, out);
+        self.promote(key);
     }
 
     fn judge(&self, key: &Key) -> Option<Fate> {
@@ -364,11 +411,11 @@ impl Registry {
             Holders::Many(_) => return None,
         };
         let own = self.items.get(key)?;
-        let claims: Vec<_> = slots.iter().filter_map(|&slot| self.claim_of(slot, key)).collect();
+        let claims = self.claims(key, slots);
         if own.is_void() {
-            let kept_away = claims
-                .iter()
-                .any(|claim| own.beats(claim.node, claim.creation, claim.item.stamp));
+            // Whoever lost may not have heard of it, wherever its history has got to.
+            let mut all = slots.iter().filter_map(|&slot| self.claim_of(slot, key));
+            let kept_away = all.any(|claim| own.beats(claim.node, claim.creation, claim.item.stamp));
             return (!kept_away).then_some(Fate::Discard);
         }
         let candidates = self.candidates(key, slots);
@@ -418,6 +465,7 @@ impl Registry {
                     pid: item.pid.clone(),
                     meta: item.meta,
                     resolve: item.resolve,
+                    attempts: item.attempts,
                 },
             );
         }
@@ -475,11 +523,26 @@ impl Registry {
         out.extend(change.map(Output::Table));
     }
 
-    /// Gives a free name to the process of this node that waits for it.
-    fn promote(&mut self, key: &Key, out: &mut Vec<Output>) {
-        if self.waiting.is_empty() {
+    /// A name may be free for the process of this node that waits for it: it gets it at the end of this turn, or a while
+    /// later if it got it before and lost it. Several nodes may have a process that waits, and each hears of the other only
+    /// after it has given way; without the pause they could do so for ever.
+    fn promote(&mut self, key: &Key) {
+        let Some(waiting) = self.waiting.get(key) else {
             return;
-        }
+        };
+        let pause = match waiting.attempts {
+            0 => Duration::ZERO,
+            attempts => {
+                let longest = PROMOTE_AFTER.doubled(u32::from(attempts), PATIENCE);
+                Duration::from_micros(self.random.below(longest.as_micros()))
+            }
+        };
+        self.timers.hasten(Timer::Promote(key.clone()), self.now + pause);
+    }
+
+    /// Gives a free name to the process of this node that waits for it.
+    pub(crate) fn promote_now(&mut self, key: &Key, out: &mut Vec<Output>) {
+        self.timers.cancel(&Timer::Promote(key.clone()));
         let claimed = self.names.get(key).is_some_and(|standing| {
             let mut slots = standing.holders.slots().iter();
             slots.any(|&slot| self.claim_of(slot, key).is_some())
@@ -499,6 +562,7 @@ impl Registry {
             seq: 0,
             resolve: waiting.resolve,
             on_conflict: OnConflict::Standby,
+            attempts: waiting.attempts.saturating_add(1),
             verdict: None,
         };
         self.put_own(key.clone(), item, out);

@@ -56,6 +56,8 @@ pub(crate) struct Item {
     pub(crate) resolve: bool,
     /// Known to the owner alone.
     pub(crate) on_conflict: OnConflict,
+    /// How often a waiting process got the name and lost it again. Known to the owner alone.
+    pub(crate) attempts: u8,
     /// What was decided about younger registrations of the same name.
     pub(crate) verdict: Option<Box<Verdict>>,
 }

@@ -163,6 +163,7 @@ impl Registry {
             for key in self.contested.clone() {
                 self.settle(&key, Gone::Missed, out);
             }
+            self.settle_deferred(slot, out);
         }
     }
 
@@ -555,6 +556,7 @@ impl Registry {
                 Operation::Drop(key, gone) => self.drop(slot, &key, seq, gone, out),
             }
         }
+        self.settle_deferred(slot, out);
         let Some(replica) = self.replicas.get_mut(&slot) else {
             return;
         };
@@ -889,6 +891,7 @@ impl Registry {
             }
             self.timers
                 .hasten(Timer::Acknowledge(node), self.now + ACKNOWLEDGE_AFTER);
+            self.settle_deferred(slot, out);
         }
     }
 

@@ -142,6 +142,7 @@ mod tests {
             seq,
             resolve: false,
             on_conflict: Default::default(),
+            attempts: 0,
             verdict: None,
         }
     }

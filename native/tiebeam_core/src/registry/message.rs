@@ -543,6 +543,7 @@ impl<'a> Input<'a> {
             seq,
             resolve: flags & RESOLVE != 0,
             on_conflict: OnConflict::default(),
+            attempts: 0,
             verdict: decided.then(|| Box::new(verdict)),
         })
     }
@@ -645,6 +646,7 @@ mod tests {
             seq,
             resolve: false,
             on_conflict: OnConflict::Notify,
+            attempts: 0,
             verdict: None,
         }
     }
@@ -778,6 +780,7 @@ mod tests {
             seq: MAX_NUMBER,
             resolve: true,
             on_conflict: OnConflict::Notify,
+            attempts: 0,
             verdict: Some(Box::new(Verdict {
                 void: true,
                 beaten: vec![claimant; MAX_BEATEN],

@@ -133,6 +133,12 @@ impl Registry {
         if self.row(&key).is_none() {
             // Its node may have gone down a moment ago, and another registration, or a process that waits, be next.
             self.settle(&key, Gone::Missed, out);
+            if self.row(&key).is_none() && !self.stop_waiting(&key, Some(&registration.pid)) {
+                self.promote_now(&key, out);
+                if self.items.get(&key).is_some_and(|own| !own.is_void()) {
+                    return self.register(call, registration, may_ask, out);
+                }
+            }
         }
         if let Some(row) = self.row(&key) {
             let (slot, pid) = (row.slot, row.pid.clone());
@@ -156,6 +162,7 @@ impl Registry {
             seq: 0,
             resolve: registration.resolve,
             on_conflict: registration.on_conflict,
+            attempts: 0,
             verdict: verdict.map(|mut verdict| {
                 verdict.void = false;
                 verdict
@@ -438,6 +445,7 @@ impl Registry {
             seq: 0,
             resolve: false,
             on_conflict: OnConflict::default(),
+            attempts: 0,
             verdict: None,
         };
         self.put_own(key, item, out);

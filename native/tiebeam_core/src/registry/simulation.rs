@@ -65,6 +65,8 @@ struct World {
     counts: Counts,
     sent: u64,
     verbose: bool,
+    /// When a table last changed.
+    changed: Instant,
     /// Check what must hold at every moment, which costs as much as was promised.
     watch: bool,
 }
@@ -119,6 +121,7 @@ impl World {
             counts: Counts::default(),
             sent: 0,
             verbose,
+            changed: Instant::ZERO,
             watch: true,
         };
         for a in 0..count {
@@ -500,6 +503,7 @@ impl World {
             match output {
                 Output::Send { to, bytes } => self.send(node, &to, bytes),
                 Output::Table(change) => {
+                    self.changed = self.now;
                     if matches!(change, Change::Purged { .. }) {
                         self.counts.purged += 1;
                     }
@@ -596,6 +600,8 @@ impl World {
             let registry = host.registry.as_ref().expect("every node runs in the end");
             assert!(registry.is_quiet(), "{} is not quiet: {registry:#?}", host.name);
         }
+        let end = Instant::from_millis(60_000);
+        assert!(self.changed < end, "tables change for ever: {}", self.changed);
         same_tables::check(&self.hosts);
         one_owner::check(&self.hosts);
         let rows = self.hosts[0].table.keys();
