@@ -1,6 +1,7 @@
 //! What a cluster member wants done.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -8,6 +9,7 @@ use crate::event::CallId;
 use crate::identity::NodeName;
 use crate::membership::{MAX_PEERS, Member};
 use crate::message::DecodeError;
+use crate::registry::{self, Change, Entry, Key, Loss, Malformed};
 use crate::time::Duration;
 
 /// What must be done. Carried out by the driver, in order.
@@ -48,6 +50,36 @@ pub enum Action {
         /// The dead node.
         node: NodeName,
     },
+    /// A change of the table of names and groups that callers read, and an event for users.
+    Table(Change),
+    /// A process of this node lost its name. Told once, after the table shows it; what is done with the process is
+    /// [`OnConflict`](registry::OnConflict).
+    Lost(Loss),
+    /// A process of this node that waited for its name has it, as the table shows already.
+    Promoted {
+        /// The name.
+        key: Key,
+        /// The process.
+        pid: Arc<[u8]>,
+    },
+    /// Two processes have one name, because they registered it while they could not hear of each other. Whose shall it
+    /// be? [`Event::Resolved`](crate::Event::Resolved), within
+    /// [`Limits::resolve_timeout`](registry::Limits::resolve_timeout).
+    Resolve {
+        /// Comes back in the event.
+        id: u64,
+        /// The older registration, of this node.
+        older: Entry,
+        /// The younger one, of another node.
+        younger: Entry,
+    },
+    /// Does this process of this node still run? [`Event::Checked`](crate::Event::Checked), at once.
+    Check {
+        /// Comes back in the event.
+        id: u64,
+        /// The process.
+        pid: Arc<[u8]>,
+    },
     /// The answer to [`Event::Asked`](crate::Event::Asked).
     Answer {
         /// The call that waits.
@@ -60,7 +92,7 @@ pub enum Action {
 }
 
 /// The answer to a [`Command`](crate::Command).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// This node has left.
     Left,
@@ -78,6 +110,8 @@ pub enum Answer {
         /// How many may be under way.
         limit: usize,
     },
+    /// The answer to [`Command::Registry`](crate::Command::Registry).
+    Registry(registry::Answer),
 }
 
 impl fmt::Display for Answer {
@@ -92,6 +126,7 @@ impl fmt::Display for Answer {
                 f,
                 "{limit} broadcasts are under way, which is the limit; try again in a second"
             ),
+            Self::Registry(answer) => answer.fmt(f),
         }
     }
 }
@@ -198,6 +233,8 @@ impl fmt::Display for Contest {
 pub enum Why {
     /// They are no message.
     Malformed(DecodeError),
+    /// They are no message of the registry.
+    MalformedEntry(Malformed),
     /// The message names another sender than the connection it came over.
     NotTheSender {
         /// Who the message says it is from.
@@ -213,6 +250,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(error) => write!(f, "malformed: {error}"),
+            Self::MalformedEntry(error) => write!(f, "malformed: {error}"),
             Self::NotTheSender { claimed } => write!(f, "the message claims to be from {claimed}"),
             Self::NotConnected => {
                 write!(

@@ -1,13 +1,17 @@
 //! The cluster as one node sees it. The only file that knows all its machines.
 
+#[cfg(test)]
+mod tests;
+
 use alloc::vec::Vec;
 
-use crate::action::{Action, Answer, Why};
+use crate::action::{Action, Answer, Notice, Why};
 use crate::config::{Config, ConfigError};
-use crate::event::{Command, Event};
+use crate::event::{CallId, Command, Event};
 use crate::identity::NodeName;
-use crate::membership::{Health, Member, Membership, Metrics};
+use crate::membership::{Health, Kind, Member, Membership, Metrics};
 use crate::message;
+use crate::registry::{self, Departure, Entry, Output, Registry};
 use crate::time::Instant;
 
 /// One member of a cluster. See the [crate documentation](crate) for the driver's contract.
@@ -17,6 +21,9 @@ pub struct Cluster {
     /// The greatest time seen.
     now: Instant,
     membership: Membership,
+    registry: Registry,
+    /// What the registry wants done in this step.
+    outputs: Vec<Output>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +46,13 @@ impl Cluster {
         Ok(Self {
             phase: Phase::New,
             now: Instant::ZERO,
+            registry: Registry::new(registry::Config {
+                node: config.node.clone(),
+                creation: config.creation,
+                epoch: config.incarnation,
+                limits: config.registry.clone(),
+            }),
+            outputs: Vec::new(),
             membership: Membership::new(config),
         })
     }
@@ -50,6 +64,8 @@ impl Cluster {
     pub fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
         self.now = self.now.max(now);
         let now = self.now;
+        let first = actions.len();
+        let woke = event == Event::Woke;
         if self.phase == Phase::New {
             self.phase = Phase::Running;
             self.membership.start(now, actions);
@@ -57,8 +73,9 @@ impl Cluster {
         self.membership.guard(now, actions);
         match (self.phase, event) {
             (_, Event::Asked { call, command }) => {
-                let answer = self.asked(now, command, actions);
-                actions.push(Action::Answer { call, answer });
+                if let Some(answer) = self.asked(now, call, command, actions) {
+                    actions.push(Action::Answer { call, answer });
+                }
             }
             (_, Event::Received { from, bytes }) => self.received(now, from, &bytes, actions),
             (
@@ -66,9 +83,13 @@ impl Cluster {
                 Event::Connected { .. }
                 | Event::Disconnected { .. }
                 | Event::Observed { .. }
-                | Event::Sampled { .. },
+                | Event::Sampled { .. }
+                | Event::Exited { .. }
+                | Event::Checked { .. }
+                | Event::Resolved { .. },
             ) => {}
             (_, Event::Connected { to, visible }) => {
+                self.registry.connected(now, &to, &mut self.outputs);
                 self.membership.connected(now, to, visible, actions);
             }
             (_, Event::Disconnected { from }) => self.membership.disconnected(now, from, actions),
@@ -78,15 +99,66 @@ impl Cluster {
             (_, Event::Sampled { node, received }) => {
                 self.membership.sampled(now, &node, received, actions);
             }
+            (_, Event::Exited { pid }) => self.registry.exited(now, &pid, &mut self.outputs),
+            (_, Event::Checked { id, alive }) => {
+                self.registry.checked(now, id, alive, &mut self.outputs);
+            }
+            (_, Event::Resolved { id, keep }) => {
+                self.registry.resolved(now, id, keep, &mut self.outputs);
+            }
             (_, Event::Woke) => {}
         }
         // Any step is as good as a wake-up: a driver under load may be late with its own.
         self.membership.wake(now, actions);
+        if self.phase != Phase::Left {
+            self.pass_on(now, first, actions);
+            if woke {
+                self.registry.wake(now, &mut self.outputs);
+            }
+            actions.extend(self.outputs.drain(..).map(action));
+        }
+        self.outputs.clear();
         #[cfg(debug_assertions)]
         self.membership.check();
     }
 
+    /// Tells the registry who came and who went: facts go one way.
+    fn pass_on(&mut self, now: Instant, first: usize, actions: &[Action]) {
+        for action in &actions[first..] {
+            let Action::Notify(notice) = action else {
+                continue;
+            };
+            match notice {
+                // Whoever speaks for itself has a registry. Said again it has no effect.
+                Notice::Up(member)
+                | Notice::Updated(member)
+                | Notice::Refreshed(member)
+                | Notice::Recovered(member)
+                    if member.kind != Kind::Plain =>
+                {
+                    self.registry
+                        .up(now, &member.node, member.creation, &mut self.outputs);
+                }
+                Notice::Down(member) => {
+                    self.registry
+                        .down(now, &member.node, Departure::Down, &mut self.outputs);
+                }
+                Notice::Left(member) => {
+                    self.registry
+                        .down(now, &member.node, Departure::Left, &mut self.outputs);
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn received(&mut self, now: Instant, from: NodeName, bytes: &[u8], actions: &mut Vec<Action>) {
+        if bytes.starts_with(&registry::PREFIX) {
+            if self.phase != Phase::Left {
+                self.registry.received(now, &from, bytes, &mut self.outputs);
+            }
+            return;
+        }
         self.membership.metered(bytes.len());
         match (message::decode(bytes), self.phase) {
             (Ok(message), Phase::Left) => self.membership.received_late(&from, &message, actions),
@@ -96,9 +168,20 @@ impl Cluster {
         }
     }
 
-    fn asked(&mut self, now: Instant, command: Command, actions: &mut Vec<Action>) -> Answer {
-        match command {
+    /// The answer, unless the registry gives it, now or later.
+    fn asked(
+        &mut self,
+        now: Instant,
+        call: CallId,
+        command: Command,
+        actions: &mut Vec<Action>,
+    ) -> Option<Answer> {
+        Some(match command {
             _ if self.phase == Phase::Left => Answer::Left,
+            Command::Registry(command) => {
+                self.registry.asked(now, call, command, &mut self.outputs);
+                return None;
+            }
             Command::SetMetadata(metadata) => self.membership.set_metadata(now, metadata, actions),
             Command::Broadcast(bytes) => self.membership.broadcast(now, bytes),
             Command::Leave => {
@@ -106,14 +189,18 @@ impl Cluster {
                 self.membership.leave(actions);
                 Answer::Left
             }
-        }
+        })
     }
 
     /// When to step with [`Event::Woke`] if nothing happens before; `None` once this node has left.
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::New => Some(Instant::ZERO),
-            Phase::Running | Phase::Left => self.membership.deadline(),
+            Phase::Running => {
+                let deadlines = [self.membership.deadline(), self.registry.deadline()];
+                deadlines.into_iter().flatten().min()
+            }
+            Phase::Left => self.membership.deadline(),
         }
     }
 
@@ -126,6 +213,7 @@ impl Cluster {
     pub fn view(&self) -> View<'_> {
         View {
             membership: &self.membership,
+            registry: &self.registry,
         }
     }
 }
@@ -134,6 +222,7 @@ impl Cluster {
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     membership: &'a Membership,
+    registry: &'a Registry,
 }
 
 impl<'a> View<'a> {
@@ -160,5 +249,30 @@ impl<'a> View<'a> {
     /// All members in the order of their names, this node included.
     pub fn members(&self) -> impl Iterator<Item = &'a Member> + use<'a> {
         self.membership.members()
+    }
+
+    /// All names and memberships, names first: for a driver that makes its table anew. Callers read the driver's table.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + use<'a> {
+        self.registry.rows()
+    }
+}
+
+/// What the registry wants done, in the words of the cluster.
+fn action(output: Output) -> Action {
+    match output {
+        Output::Send { to, bytes } => Action::Send { to, bytes },
+        Output::Table(change) => Action::Table(change),
+        Output::Answer { call, answer } => Action::Answer {
+            call,
+            answer: Answer::Registry(answer),
+        },
+        Output::Lost(loss) => Action::Lost(loss),
+        Output::Promoted { key, pid } => Action::Promoted { key, pid },
+        Output::Resolve { id, older, younger } => Action::Resolve { id, older, younger },
+        Output::Check { id, pid } => Action::Check { id, pid },
+        Output::Ignored { from, why } => Action::Notify(Notice::Ignored {
+            from,
+            why: Why::MalformedEntry(why),
+        }),
     }
 }

@@ -6,6 +6,7 @@ use core::fmt;
 
 use crate::identity::NodeName;
 use crate::membership::{Kind, MAX_METADATA_BYTES};
+use crate::registry::Limits;
 use crate::time::Duration;
 
 /// The most seeds in [`Config::join`]. A handful finds the rest; each is dialled for as long as it is away.
@@ -44,6 +45,8 @@ pub struct Config {
     pub evict: bool,
     /// How often things happen.
     pub timing: Timing,
+    /// Limits of the registry.
+    pub registry: Limits,
     /// The rule that a test has switched off.
     #[cfg(feature = "mutants")]
     #[doc(hidden)]
@@ -155,6 +158,7 @@ impl Config {
             metadata: Vec::new(),
             evict: false,
             timing: Timing::default(),
+            registry: Limits::default(),
             #[cfg(feature = "mutants")]
             mutation: None,
         }

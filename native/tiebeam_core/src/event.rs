@@ -1,8 +1,10 @@
 //! What can happen to a cluster member.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::identity::NodeName;
+use crate::registry::{self, Keep};
 
 /// What happened. Told to [`Cluster::step`](crate::Cluster::step) by the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,9 +44,29 @@ pub enum Event {
         /// no connection, or its count cannot be read.
         received: Option<u64>,
     },
+    /// A process that this node answers for in the registry ended. One that has nothing there has no effect.
+    Exited {
+        /// The process, as it was registered.
+        pid: Arc<[u8]>,
+    },
+    /// The answer to [`Action::Check`](crate::Action::Check), always one, in the same turn of the driver.
+    Checked {
+        /// The number of the check.
+        id: u64,
+        /// The process still runs.
+        alive: bool,
+    },
+    /// The answer to [`Action::Resolve`](crate::Action::Resolve). No answer in time keeps the older registration.
+    Resolved {
+        /// The number of the conflict.
+        id: u64,
+        /// Whose the name shall be.
+        keep: Keep,
+    },
     /// A local caller asks for something.
     Asked {
-        /// Comes back in [`Action::Answer`](crate::Action::Answer), exactly once.
+        /// Comes back in [`Action::Answer`](crate::Action::Answer), exactly once; that of a registration may come in a
+        /// later step.
         call: CallId,
         /// What is asked for.
         command: Command,
@@ -66,6 +88,8 @@ pub enum Command {
     /// Tells all members something once, at most [`MAX_BROADCAST_BYTES`](crate::MAX_BROADCAST_BYTES) bytes: it becomes a
     /// [`Notice::Broadcast`](crate::Notice::Broadcast) on each, this node excepted. Best effort, in no order.
     Broadcast(Vec<u8>),
+    /// Something about names and groups; answered by [`Answer::Registry`](crate::Answer::Registry).
+    Registry(registry::Command),
     /// Tell all members that this node leaves, then take no further part but to tell it to who missed it. Asking again
     /// answers the same.
     Leave,

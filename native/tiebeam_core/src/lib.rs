@@ -22,6 +22,12 @@
 //! 8. The driver answers for the host: a node that serves nothing else must not go on stepping. Both drivers run where
 //!    the work of their node runs.
 //!
+//! 9. A turn of the driver, however many events it had, ends with [`Event::Woke`] if [`Cluster::deadline`] is due: what the
+//!    registry has to say is sent then, all of it in one message.
+//! 10. [`Action::Table`] is carried out before anything behind it, so that a caller who gets an answer finds in the table
+//!     what it says. [`Action::Check`] is answered by one [`Event::Checked`] in the same turn, [`Action::Resolve`] by
+//!     [`Event::Resolved`] or by nothing.
+//!
 //! # Two nodes
 //!
 //! ```
@@ -55,7 +61,7 @@
 //!
 //! `cluster` is the one file that knows all machines; `event` and `action` are its vocabulary; `membership` says who is
 //! here, and its first lines say in which file which part of SWIM is; `message` is what cores say to each other, and
-//! `message/codec` the same in bytes.
+//! `message/codec` the same in bytes. [`registry`] says who is called what.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -72,6 +78,7 @@ mod membership;
 mod message;
 mod mutation;
 mod random;
+pub mod registry;
 mod time;
 mod timers;
 

@@ -76,8 +76,8 @@ pub use command::{Answer, Command, Limits, MAX_QUESTIONS, MAX_SCOPES, Refusal};
 pub use contest::Keep;
 pub use entry::{Entry, OnConflict};
 pub use items::MAX_ENTRIES;
-pub use log::MAX_LOG;
 pub use key::{Key, MAX_META_BYTES, MAX_NAME_BYTES, MAX_PID_BYTES, MAX_SCOPE_BYTES, What};
+pub use log::MAX_LOG;
 pub use message::Malformed;
 pub use output::{Change, Departure, Gone, Loss, Output};
 
@@ -242,14 +242,14 @@ impl Registry {
         self.peer_down(node, departure, out);
     }
 
+    /// A connection to a node came up. If it is held for up all the time, what was lost meanwhile is asked for at once.
+    pub fn connected(&mut self, now: Instant, node: &NodeName, out: &mut Vec<Output>) {
+        self.now = self.now.max(now);
+        self.peer_connected(node, out);
+    }
+
     /// Bytes of another node's registry came. Those of nodes that are not up have no effect.
-    pub fn received(
-        &mut self,
-        now: Instant,
-        from: &NodeName,
-        bytes: &[u8],
-        out: &mut Vec<Output>,
-    ) {
+    pub fn received(&mut self, now: Instant, from: &NodeName, bytes: &[u8], out: &mut Vec<Output>) {
         self.now = self.now.max(now);
         match message::decode(bytes) {
             Ok(message) => self.hear(from, message, out),
@@ -321,7 +321,10 @@ impl Registry {
     }
 
     fn memberships(&self) -> impl Iterator<Item = Entry> {
-        let others = self.replicas.iter().map(|(&slot, replica)| (slot, &replica.items));
+        let others = self
+            .replicas
+            .iter()
+            .map(|(&slot, replica)| (slot, &replica.items));
         core::iter::once((OWN, &self.items))
             .chain(others)
             .flat_map(move |(slot, items)| {
@@ -329,7 +332,11 @@ impl Registry {
                     .behind(None)
                     .filter(move |(key, _)| {
                         key.what() == What::Member
-                            && (slot == OWN || self.replicas.get(&slot).is_some_and(|replica| replica.shows(key)))
+                            && (slot == OWN
+                                || self
+                                    .replicas
+                                    .get(&slot)
+                                    .is_some_and(|replica| replica.shows(key)))
                     })
                     .filter_map(move |(key, item)| self.entry_of(slot, key, item))
             })
@@ -342,19 +349,30 @@ impl Registry {
                 .and_then(|slot| self.replicas.get(&slot))
                 .is_none_or(|replica| !replica.caught_up() || replica.shown != Shown::Yes)
         });
-        let busy = self.flushed < self.log.head() || !self.ended.is_empty() || !self.moving.is_empty();
-        !behind && !busy && self.deferred.is_empty() && self.remains.is_empty() && self.questions.is_empty()
+        let busy =
+            self.flushed < self.log.head() || !self.ended.is_empty() || !self.moving.is_empty();
+        !behind
+            && !busy
+            && self.deferred.is_empty()
+            && self.remains.is_empty()
+            && self.questions.is_empty()
     }
 
     /// What must always hold inside; costs as much as the tables are long.
     #[cfg(test)]
     pub(crate) fn check(&self) {
         self.check_names();
-        let counted = self.items.iter().fold(BTreeMap::new(), |mut counts, (key, _)| {
-            *counts.entry(String::from(key.scope())).or_insert(0) += 1;
-            counts
-        });
-        assert_eq!(counted, self.scopes, "entries of the scopes are counted wrongly");
+        let counted = self
+            .items
+            .iter()
+            .fold(BTreeMap::new(), |mut counts, (key, _)| {
+                *counts.entry(String::from(key.scope())).or_insert(0) += 1;
+                counts
+            });
+        assert_eq!(
+            counted, self.scopes,
+            "entries of the scopes are counted wrongly"
+        );
         for (_, key) in &self.processes {
             let known = self.items.get(key).is_some() || self.waiting.contains_key(key);
             assert!(known, "{key:?} of a process is nowhere");

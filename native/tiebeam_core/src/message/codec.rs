@@ -14,6 +14,7 @@
 //!           tag 9  Gossip
 //!           tag 10 Digest    32 × members:32  broadcasts:32
 //!           tag 11 Table     wanted:32  broadcasts:8 (0 | 1)
+//!           tag 16           the registry's; what follows the tag is in `registry/message.rs`
 //!
 //! words     = count:16  count × word
 //! word      = text (node name)  status:8  kind:8  creation:32  incarnation:64

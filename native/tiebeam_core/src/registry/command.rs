@@ -6,8 +6,8 @@ use core::fmt;
 
 use super::entry::OnConflict;
 use super::items::MAX_ENTRIES;
-use super::log::MAX_LOG;
 use super::key::{MAX_META_BYTES, MAX_NAME_BYTES, MAX_PID_BYTES, MAX_SCOPE_BYTES};
+use super::log::MAX_LOG;
 use crate::identity::NodeName;
 use crate::time::Duration;
 
@@ -120,6 +120,18 @@ pub enum Refusal {
     },
 }
 
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Taken { node, .. } => write!(f, "the name is taken by a process of {node}"),
+            Self::Unknown => f.write_str("there is no such entry"),
+            Self::Exited => f.write_str("the process ended"),
+            Self::Refused(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -128,7 +140,10 @@ impl fmt::Display for Refusal {
                 write!(f, "the {part} has {bytes} bytes, the limit is {limit}")
             }
             Self::ScopeFull { limit } => {
-                write!(f, "this node has {limit} entries in the scope, which is its limit")
+                write!(
+                    f,
+                    "this node has {limit} entries in the scope, which is its limit"
+                )
             }
             Self::ScopesFull { limit } => {
                 write!(f, "this node uses {limit} scopes, which is its limit")

@@ -69,10 +69,14 @@ pub enum Keep {
 
 /// What becomes of this node's own registration.
 enum Fate {
-    Withdraw { kept: Option<Arc<[u8]>> },
+    Withdraw {
+        kept: Option<Arc<[u8]>>,
+    },
     /// Nobody is left that the void item must keep away.
     Discard,
-    Resolve { rival: Claimant },
+    Resolve {
+        rival: Claimant,
+    },
 }
 
 struct Claim<'a> {
@@ -169,7 +173,10 @@ impl Registry {
             }
             Some(standing) => {
                 standing.holders.add(slot);
-                if let Some(shown) = standing.shown.as_mut().filter(|shown| same && shown.slot == slot)
+                if let Some(shown) = standing
+                    .shown
+                    .as_mut()
+                    .filter(|shown| same && shown.slot == slot)
                 {
                     *shown = row;
                 }
@@ -265,7 +272,10 @@ impl Registry {
             let holders = standing.holders.slots();
             assert!(!holders.is_empty());
             for &slot in holders {
-                assert!(self.claim_of(slot, key).is_some(), "{key:?} knows a replica that does not hold it");
+                assert!(
+                    self.claim_of(slot, key).is_some(),
+                    "{key:?} knows a replica that does not hold it"
+                );
             }
             assert_eq!(
                 standing.shown.as_ref().map(|row| row.slot),
@@ -276,21 +286,40 @@ impl Registry {
         }
         let held: usize = core::iter::once(&self.items)
             .chain(self.replicas.values().map(|replica| &replica.items))
-            .map(|items| items.iter().filter(|(key, _)| key.what() == super::What::Name).count())
+            .map(|items| {
+                items
+                    .iter()
+                    .filter(|(key, _)| key.what() == super::What::Name)
+                    .count()
+            })
             .sum();
-        let known: usize = self.names.values().map(|standing| standing.holders.slots().len()).sum();
-        assert_eq!(held, known, "registrations and what names know of them differ");
+        let known: usize = self
+            .names
+            .values()
+            .map(|standing| standing.holders.slots().len())
+            .sum();
+        assert_eq!(
+            held, known,
+            "registrations and what names know of them differ"
+        );
     }
 
     fn is_shown(&self, slot: Slot) -> bool {
-        slot == OWN || self.replicas.get(&slot).is_some_and(|replica| replica.counts())
+        slot == OWN
+            || self
+                .replicas
+                .get(&slot)
+                .is_some_and(|replica| replica.counts())
     }
 
     fn claim_of(&self, slot: Slot, key: &Key) -> Option<Claim<'_>> {
         let (node, creation, items) = if slot == OWN {
             (&self.me, self.life.creation, &self.items)
         } else {
-            let replica = self.replicas.get(&slot).filter(|replica| replica.counts())?;
+            let replica = self
+                .replicas
+                .get(&slot)
+                .filter(|replica| replica.counts())?;
             (&replica.node, replica.life.creation, &replica.items)
         };
         Some(Claim {
@@ -339,9 +368,11 @@ impl Registry {
     fn candidates(&self, key: &Key, slots: &[Slot]) -> Vec<Claim<'_>> {
         let claims = self.claims(key, slots);
         let beaten = |claim: &Claim<'_>| {
-            claims
-                .iter()
-                .any(|other| other.item.beats(claim.node, claim.creation, claim.item.stamp))
+            claims.iter().any(|other| {
+                other
+                    .item
+                    .beats(claim.node, claim.creation, claim.item.stamp)
+            })
         };
         let mut candidates: Vec<_> = claims
             .iter()
@@ -415,7 +446,8 @@ impl Registry {
         if own.is_void() {
             // Whoever lost may not have heard of it, wherever its history has got to.
             let mut all = slots.iter().filter_map(|&slot| self.claim_of(slot, key));
-            let kept_away = all.any(|claim| own.beats(claim.node, claim.creation, claim.item.stamp));
+            let kept_away =
+                all.any(|claim| own.beats(claim.node, claim.creation, claim.item.stamp));
             return (!kept_away).then_some(Fate::Discard);
         }
         let candidates = self.candidates(key, slots);
@@ -458,7 +490,8 @@ impl Registry {
             return None;
         }
         if item.on_conflict == OnConflict::Standby && kept.is_some() {
-            self.processes.insert((super::key::siphash(&item.pid), key.clone()));
+            self.processes
+                .insert((super::key::siphash(&item.pid), key.clone()));
             self.waiting.insert(
                 key.clone(),
                 Waiting {
@@ -482,7 +515,10 @@ impl Registry {
             return;
         };
         let winner = self.winner(key, &standing.holders);
-        let shown = standing.shown.as_ref().filter(|row| self.is_shown(row.slot));
+        let shown = standing
+            .shown
+            .as_ref()
+            .filter(|row| self.is_shown(row.slot));
         let entry = winner.and_then(|slot| self.entry(slot, key));
         let seq = winner.and_then(|slot| Some(self.claim_of(slot, key)?.item.seq));
         let change = match (shown, entry) {
@@ -537,7 +573,8 @@ impl Registry {
                 Duration::from_micros(self.random.below(longest.as_micros()))
             }
         };
-        self.timers.hasten(Timer::Promote(key.clone()), self.now + pause);
+        self.timers
+            .hasten(Timer::Promote(key.clone()), self.now + pause);
     }
 
     /// Gives a free name to the process of this node that waits for it.
@@ -602,7 +639,8 @@ impl Registry {
                 rival,
             },
         );
-        self.timers.set(Timer::Verdict(id), self.now + self.limits.resolve_timeout);
+        self.timers
+            .set(Timer::Verdict(id), self.now + self.limits.resolve_timeout);
         out.push(Output::Resolve { id, older, younger });
     }
 
@@ -628,20 +666,29 @@ impl Registry {
         };
         let (key, stamp, rival) = (dispute.key.clone(), dispute.stamp, dispute.rival.clone());
         self.forget_dispute(&key);
-        let Some(own) = self.items.get(&key).filter(|own| own.stamp == stamp && !own.is_void()) else {
+        let Some(own) = self
+            .items
+            .get(&key)
+            .filter(|own| own.stamp == stamp && !own.is_void())
+        else {
             return;
         };
         let Some(standing) = self.names.get(&key) else {
             return;
         };
         let slots = standing.holders.slots();
-        let Some(&slot) = slots.iter().find(|&&slot| self.is_claimant(slot, &key, &rival)) else {
+        let Some(&slot) = slots
+            .iter()
+            .find(|&&slot| self.is_claimant(slot, &key, &rival))
+        else {
             // It is gone meanwhile. There may be another.
             self.settle(&key, Gone::Lost, out);
             return;
         };
         if keep == Keep::Younger {
-            let kept = self.claim_of(slot, &key).map(|claim| claim.item.pid.clone());
+            let kept = self
+                .claim_of(slot, &key)
+                .map(|claim| claim.item.pid.clone());
             let loss = self.withdraw(&key, kept);
             self.settle(&key, Gone::Lost, out);
             out.extend(loss.map(Output::Lost));
@@ -664,7 +711,8 @@ impl Registry {
         };
         self.put_own(key.clone(), item, out);
         if void {
-            self.processes.remove(&(super::key::siphash(&pid), key.clone()));
+            self.processes
+                .remove(&(super::key::siphash(&pid), key.clone()));
             out.push(Output::Lost(Loss {
                 key,
                 pid,
@@ -681,9 +729,9 @@ impl Registry {
             .get(key)
             .is_some_and(|waiting| pid.is_none_or(|pid| *pid == waiting.pid));
         if matches && let Some(waiting) = self.waiting.remove(key) {
-            self.processes.remove(&(super::key::siphash(&waiting.pid), key.clone()));
+            self.processes
+                .remove(&(super::key::siphash(&waiting.pid), key.clone()));
         }
         matches
     }
 }
-

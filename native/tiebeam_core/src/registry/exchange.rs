@@ -94,6 +94,20 @@ impl Registry {
         }
     }
 
+    pub(crate) fn peer_connected(&mut self, node: &NodeName, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(node).filter(|peer| peer.up) else {
+            return;
+        };
+        (peer.remind_after, peer.ask_after) = (REMIND_AFTER, ASK_AFTER);
+        let head = self.log.head();
+        self.announce(node, head, out);
+        if self.resume(node) {
+            self.pump(node, out);
+        } else {
+            self.want(node, out);
+        }
+    }
+
     pub(crate) fn peer_down(
         &mut self,
         node: &NodeName,
@@ -109,8 +123,10 @@ impl Registry {
             self.timers.cancel(&timer(node.clone()));
         }
         if departure == Departure::Down {
-            self.timers
-                .set(Timer::Forget(node.clone()), self.now + self.limits.keep_down);
+            self.timers.set(
+                Timer::Forget(node.clone()),
+                self.now + self.limits.keep_down,
+            );
             if let Some(slot) = slot {
                 self.sink(slot, departure, out);
             }
@@ -531,7 +547,11 @@ impl Registry {
         };
         replica.head = replica.head.max(head);
         let node = replica.node.clone();
-        if replica.comparison.as_ref().is_some_and(|comparison| !comparison.based) {
+        if replica
+            .comparison
+            .as_ref()
+            .is_some_and(|comparison| !comparison.based)
+        {
             return;
         }
         let missed = from > replica.seq;
@@ -572,14 +592,17 @@ impl Registry {
                 self.timers.cancel(&Timer::Ask(node.clone()));
                 self.rise_if_back(slot);
             }
-            self.timers
-                .hasten(Timer::Acknowledge(node.clone()), self.now + ACKNOWLEDGE_AFTER);
+            self.timers.hasten(
+                Timer::Acknowledge(node.clone()),
+                self.now + ACKNOWLEDGE_AFTER,
+            );
         } else if more && news > 0 {
             self.want(&node, out);
             return;
         } else if !self.timers.is_set(&Timer::Ask(node.clone())) {
             // The rest is on its way, or lost.
-            self.timers.set(Timer::Ask(node.clone()), self.now + ASK_AFTER);
+            self.timers
+                .set(Timer::Ask(node.clone()), self.now + ASK_AFTER);
         }
         let Some(replica) = self.replicas.get_mut(&slot) else {
             return;
@@ -632,7 +655,7 @@ impl Registry {
         let Some(replica) = self.replicas.get_mut(&slot) else {
             return;
         };
-        if !replica.items.get(key).is_some_and(|item| item.seq <= seq) {
+        if replica.items.get(key).is_none_or(|item| item.seq > seq) {
             return;
         }
         let shows = replica.shows(key);
@@ -652,13 +675,7 @@ impl Registry {
     }
 
     /// An owner said that a registration is over, before its operation arrived.
-    pub(crate) fn strike(
-        &mut self,
-        node: &NodeName,
-        key: &Key,
-        stamp: u64,
-        out: &mut Vec<Output>,
-    ) {
+    pub(crate) fn strike(&mut self, node: &NodeName, key: &Key, stamp: u64, out: &mut Vec<Output>) {
         if let Some(slot) = self.peers.get(node).and_then(|peer| peer.slot)
             && let Some(replica) = self.replicas.get(&slot)
             && let Some(item) = replica.items.get(key)
@@ -688,7 +705,8 @@ impl Registry {
             peer.ask_after = ASK_AFTER;
         }
         if self.timers.is_set(&Timer::Ask(node.clone())) {
-            self.timers.set(Timer::Ask(node.clone()), self.now + ASK_AFTER);
+            self.timers
+                .set(Timer::Ask(node.clone()), self.now + ASK_AFTER);
         }
     }
 
@@ -822,14 +840,7 @@ impl Registry {
         }
     }
 
-    fn compared(
-        &mut self,
-        slot: Slot,
-        ask: u64,
-        at: u64,
-        parts: Vec<Part>,
-        out: &mut Vec<Output>,
-    ) {
+    fn compared(&mut self, slot: Slot, ask: u64, at: u64, parts: Vec<Part>, out: &mut Vec<Output>) {
         let Some(replica) = self.replicas.get_mut(&slot) else {
             return;
         };

@@ -168,7 +168,9 @@ mod tests {
             let (a, b) = (random.bits(), random.bits());
             let range = (a.min(b), a.max(b));
             assert_eq!(one.digest_of(range).0, two.digest_of(range).0);
-            let plain = one.range(range).fold(0, |sum, (key, item)| sum ^ digest(key.hash(), item.seq));
+            let plain = one
+                .range(range)
+                .fold(0, |sum, (key, item)| sum ^ digest(key.hash(), item.seq));
             assert_eq!(one.digest_of(range).0, plain);
         }
         assert_eq!(one.digest_of((0, u64::MAX)).0, one.digest());

@@ -222,10 +222,16 @@ mod tests {
     #[test]
     fn a_key_tells_its_parts() {
         let name = Key::name_in("default", b"cache");
-        assert_eq!((name.what(), name.scope(), name.name()), (What::Name, "default", &b"cache"[..]));
+        assert_eq!(
+            (name.what(), name.scope(), name.name()),
+            (What::Name, "default", &b"cache"[..])
+        );
         assert_eq!(name.member(), None);
         let member = Key::member_of("s", b"workers", b"pid");
-        assert_eq!((member.what(), member.scope(), member.name()), (What::Member, "s", &b"workers"[..]));
+        assert_eq!(
+            (member.what(), member.scope(), member.name()),
+            (What::Member, "s", &b"workers"[..])
+        );
         assert_eq!(member.member(), Some(&b"pid"[..]));
         for key in [name, member] {
             assert_eq!(Key::parse(key.bytes()), Some(key));

@@ -76,14 +76,20 @@ mod tests {
         let mut log = Log::new(MAX_LOG);
         assert_eq!(log.after(0).map(Iterator::count), Some(0));
         for n in 0..MAX_LOG + 10 {
-            log.push(Operation::Drop(Key::name_in("s", format!("{n}").as_bytes()), Gone::Exited));
+            log.push(Operation::Drop(
+                Key::name_in("s", format!("{n}").as_bytes()),
+                Gone::Exited,
+            ));
         }
         let head = log.head();
         assert_eq!(head, MAX_LOG as u64 + 10);
         assert!(log.after(9).is_none(), "number 10 is forgotten");
         assert_eq!(log.after(10).map(Iterator::count), Some(MAX_LOG));
         assert_eq!(log.after(head).map(Iterator::count), Some(0));
-        assert!(log.after(head + 1).is_none(), "nobody can have more than there is");
+        assert!(
+            log.after(head + 1).is_none(),
+            "nobody can have more than there is"
+        );
     }
 
     #[test]

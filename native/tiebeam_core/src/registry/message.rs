@@ -274,7 +274,10 @@ pub(crate) fn put_operation(out: &mut Vec<u8>, operation: &Operation) {
 /// At least how many bytes an item takes in a message, for the sender that fills a chunk.
 pub(crate) fn size_of(key: &Key, item: &Item) -> usize {
     let claimants = item.verdict.as_ref().map_or(0, |verdict| {
-        let names = verdict.beaten.iter().map(|beaten| beaten.node.as_str().len() + 16);
+        let names = verdict
+            .beaten
+            .iter()
+            .map(|beaten| beaten.node.as_str().len() + 16);
         names.sum()
     });
     key.bytes().len() + item.pid.len() + item.meta.len() + claimants + 32
@@ -282,7 +285,10 @@ pub(crate) fn size_of(key: &Key, item: &Item) -> usize {
 
 fn put_key_and_item(out: &mut Vec<u8>, key: &Key, item: &Item) {
     put_bytes(out, key.bytes());
-    let beaten = item.verdict.as_ref().map_or(&[][..], |verdict| &verdict.beaten);
+    let beaten = item
+        .verdict
+        .as_ref()
+        .map_or(&[][..], |verdict| &verdict.beaten);
     let mut flags = 0;
     if item.resolve {
         flags |= RESOLVE;
@@ -452,7 +458,9 @@ impl<'a> Input<'a> {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let bytes = self.take(N)?;
-        Ok(bytes.try_into().expect("take returns what it was asked for"))
+        Ok(bytes
+            .try_into()
+            .expect("take returns what it was asked for"))
     }
 
     fn byte(&mut self) -> Result<u8, Malformed> {
@@ -676,7 +684,10 @@ mod tests {
                     Operation::Drop(Key::member_of("s", b"g", b"pid"), Gone::Exited),
                 ],
             },
-            Message::Behind { life: LIFE, head: 3 },
+            Message::Behind {
+                life: LIFE,
+                head: 3,
+            },
             Message::Have {
                 of: None,
                 seq: 0,
@@ -810,7 +821,11 @@ mod tests {
             }
             if let Ok(message) = decode(&bytes) {
                 read += 1;
-                assert_eq!(encode(&message), bytes, "seed {seed:#x}, round {round}: {message:?}");
+                assert_eq!(
+                    encode(&message),
+                    bytes,
+                    "seed {seed:#x}, round {round}: {message:?}"
+                );
             }
         }
         assert!(read > 1000, "only {read} were messages");

@@ -122,7 +122,14 @@ impl Registry {
             if self.ended.contains(&own.pid) {
                 self.drop_own(&key, Gone::Exited, out);
             } else if may_ask {
-                return self.ask(call, registration, &self.me.clone(), own.stamp, own.pid.clone(), out);
+                return self.ask(
+                    call,
+                    registration,
+                    &self.me.clone(),
+                    own.stamp,
+                    own.pid.clone(),
+                    out,
+                );
             } else {
                 return Some(Answer::Taken {
                     pid: own.pid.clone(),
@@ -227,7 +234,8 @@ impl Registry {
                 callers: Vec::from([(call, registration)]),
             },
         );
-        self.timers.set(Timer::Question(id), self.now + self.limits.ask_timeout);
+        self.timers
+            .set(Timer::Question(id), self.now + self.limits.ask_timeout);
         if *node == self.me {
             let check = self.next_id();
             self.checks.insert(check, Asker::Question(id));
@@ -263,7 +271,11 @@ impl Registry {
 
     /// A peer says whether the process that had a name still has it.
     pub(crate) fn replied(&mut self, from: &NodeName, id: u64, held: bool, out: &mut Vec<Output>) {
-        let Some(question) = self.questions.get(&id).filter(|question| question.node == *from) else {
+        let Some(question) = self
+            .questions
+            .get(&id)
+            .filter(|question| question.node == *from)
+        else {
             return;
         };
         if !held {
@@ -282,7 +294,10 @@ impl Registry {
         stamp: u64,
         out: &mut Vec<Output>,
     ) {
-        let own = self.items.get(&key).filter(|own| own.stamp == stamp && !own.is_void());
+        let own = self
+            .items
+            .get(&key)
+            .filter(|own| own.stamp == stamp && !own.is_void());
         let held = match own {
             Some(own) if self.ended.contains(&own.pid) => {
                 self.drop_own(&key, Gone::Exited, out);
@@ -315,7 +330,10 @@ impl Registry {
         match self.checks.remove(&id) {
             None => {}
             Some(Asker::Question(question)) => {
-                let key = self.questions.get(&question).map(|question| question.key.clone());
+                let key = self
+                    .questions
+                    .get(&question)
+                    .map(|question| question.key.clone());
                 if let (false, Some(key)) = (alive, key) {
                     self.end(&key, out);
                 }
@@ -452,13 +470,7 @@ impl Registry {
         Answer::Done
     }
 
-    fn leave(
-        &mut self,
-        scope: &str,
-        group: &[u8],
-        pid: &[u8],
-        out: &mut Vec<Output>,
-    ) -> Answer {
+    fn leave(&mut self, scope: &str, group: &[u8], pid: &[u8], out: &mut Vec<Output>) -> Answer {
         let checked = check_scope(scope)
             .and_then(|()| check_name(group))
             .and_then(|()| check_pid(pid));
@@ -530,7 +542,10 @@ impl Registry {
         // Another process may have the same hash.
         let (_, key) = entries.find(|(_, key)| {
             self.items.get(key).is_some_and(|own| own.pid == *pid)
-                || self.waiting.get(key).is_some_and(|waiting| waiting.pid == *pid)
+                || self
+                    .waiting
+                    .get(key)
+                    .is_some_and(|waiting| waiting.pid == *pid)
         })?;
         Some(key.clone())
     }
@@ -541,7 +556,9 @@ impl Registry {
         self.record(Operation::Put(key.clone(), item.clone()), out);
         let old = self.items.insert(key.clone(), item.clone());
         let same = old.as_ref().is_some_and(|old| old.looks_like(&item));
-        let known = old.as_ref().is_some_and(|old| old.pid == item.pid && !old.is_void());
+        let known = old
+            .as_ref()
+            .is_some_and(|old| old.pid == item.pid && !old.is_void());
         if !known && !item.is_void() {
             self.processes.insert((siphash(&item.pid), key.clone()));
         }

@@ -48,9 +48,13 @@ pub(crate) struct Replica {
 pub(crate) enum Shown {
     Yes,
     /// The owner is back and nothing is missing: items up to `upto` are shown, the others follow.
-    Rising { upto: Option<Key> },
+    Rising {
+        upto: Option<Key>,
+    },
     /// The owner is down: nothing is shown any more, and names behind `upto` still know of the replica.
-    Sinking { upto: Option<Key> },
+    Sinking {
+        upto: Option<Key>,
+    },
     No,
 }
 
@@ -107,7 +111,9 @@ impl Comparison {
         let parts = if fresh { SPLIT } else { BUCKETS };
         let span = BUCKET_SPAN * (BUCKETS / parts);
         // The stack is worked off from its end: the lowest range first.
-        let todo = (0..parts).rev().map(|part| (part * span, part * span + (span - 1)));
+        let todo = (0..parts)
+            .rev()
+            .map(|part| (part * span, part * span + (span - 1)));
         Self {
             head,
             based: false,

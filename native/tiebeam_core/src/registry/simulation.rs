@@ -82,13 +82,33 @@ enum Happening {
         late: bool,
     },
     /// A node takes notice of a new connection, if it still is there.
-    Up { at: usize, of: usize, link: u64 },
+    Up {
+        at: usize,
+        of: usize,
+        link: u64,
+    },
     /// A node takes notice of the loss of a connection, if it has no newer one.
-    Down { at: usize, of: usize, link: u64 },
+    Down {
+        at: usize,
+        of: usize,
+        link: u64,
+    },
     /// The driver's turn: due if the node still is in that life.
-    Wake { at: usize, life: u64 },
-    Exited { at: usize, life: u64, pid: Arc<[u8]> },
-    Resolved { at: usize, life: u64, id: u64, keep: Keep },
+    Wake {
+        at: usize,
+        life: u64,
+    },
+    Exited {
+        at: usize,
+        life: u64,
+        pid: Arc<[u8]>,
+    },
+    Resolved {
+        at: usize,
+        life: u64,
+        id: u64,
+        keep: Keep,
+    },
     Client,
     Fault,
 }
@@ -99,7 +119,8 @@ impl World {
         let count = 2 + random.below(4) as usize;
         let log = [0, 2, 8, 64, MAX_LOG][random.below(5) as usize];
         let work_per_step = [1, 3, 1024][random.below(3) as usize];
-        let keep_down = [Duration::from_secs(1), Duration::from_secs(900)][random.below(2) as usize];
+        let keep_down =
+            [Duration::from_secs(1), Duration::from_secs(900)][random.below(2) as usize];
         let limits = Limits {
             log,
             work_per_step,
@@ -110,7 +131,9 @@ impl World {
             loss: random.below(100),
             random,
             now: Instant::ZERO,
-            hosts: (0..count).map(|number| Host::new(number, limits.clone())).collect(),
+            hosts: (0..count)
+                .map(|number| Host::new(number, limits.clone()))
+                .collect(),
             queue: BTreeMap::new(),
             order: 0,
             links: BTreeMap::new(),
@@ -255,7 +278,11 @@ impl World {
                 at
             }
             Happening::Down { at, of, link } => {
-                if self.hosts[at].view.get(&of).is_none_or(|view| view.1 != link) {
+                if self.hosts[at]
+                    .view
+                    .get(&of)
+                    .is_none_or(|view| view.1 != link)
+                {
                     return;
                 }
                 self.hosts[at].view.remove(&of);
@@ -328,7 +355,10 @@ impl World {
             let life = host.life;
             let soon = self.now + Duration::from_micros(self.random.below(500));
             let at = deadline.max(soon);
-            if host.wakes_at.is_none_or(|wakes_at| at < wakes_at || wakes_at <= self.now) {
+            if host
+                .wakes_at
+                .is_none_or(|wakes_at| at < wakes_at || wakes_at <= self.now)
+            {
                 host.wakes_at = Some(at);
                 self.at(at, Happening::Wake { at: node, life });
             }
@@ -380,7 +410,11 @@ impl World {
         self.counts.renewed += 1;
         let (names, members) = self.hosts[node].renew();
         let now = self.now;
-        let view: Vec<_> = self.hosts[node].view.iter().map(|(&of, &(creation, _))| (of, creation)).collect();
+        let view: Vec<_> = self.hosts[node]
+            .view
+            .iter()
+            .map(|(&of, &(creation, _))| (of, creation))
+            .collect();
         let mut out = Vec::new();
         for (of, creation) in view {
             let name = self.hosts[of].name.clone();
@@ -390,7 +424,13 @@ impl World {
         }
         self.carry_out(node, out);
         for (key, pid, on_conflict) in names {
-            self.register(node, key.scope().into(), key.name().into(), pid, on_conflict);
+            self.register(
+                node,
+                key.scope().into(),
+                key.name().into(),
+                pid,
+                on_conflict,
+            );
         }
         for (key, pid) in members {
             let command = Command::Join {
@@ -433,7 +473,11 @@ impl World {
     /// One thing that users do.
     fn client(&mut self, node: usize, out: &mut Vec<Output>) {
         let now = self.now;
-        let scope = if self.random.below(3) == 0 { "resolved" } else { "plain" };
+        let scope = if self.random.below(3) == 0 {
+            "resolved"
+        } else {
+            "plain"
+        };
         let name: Arc<[u8]> = format!("n{}", self.random.below(12)).as_bytes().into();
         let choice = self.random.below(16);
         let old = self.hosts[node].some_process(&mut self.random);
@@ -443,12 +487,22 @@ impl World {
                 let pid = pid.unwrap_or_else(|| self.hosts[node].spawn());
                 let on_conflict = [OnConflict::Exit, OnConflict::Notify, OnConflict::Standby]
                     [self.random.below(3) as usize];
-                self.say(|| format!("{node}: register {scope}/{} {}", name.escape_ascii(), pid.escape_ascii()));
+                self.say(|| {
+                    format!(
+                        "{node}: register {scope}/{} {}",
+                        name.escape_ascii(),
+                        pid.escape_ascii()
+                    )
+                });
                 self.register(node, scope.into(), name, pid, on_conflict);
             }
             7 => {
                 let scope = scope.into();
-                let command = Command::Unregister { scope, name, pid: None };
+                let command = Command::Unregister {
+                    scope,
+                    name,
+                    pid: None,
+                };
                 self.hosts[node].ask(now, command, out);
             }
             8 => {
@@ -491,7 +545,14 @@ impl World {
         self.say(|| format!("{node}: {} ends", pid.escape_ascii()));
         self.hosts[node].end(&pid);
         let life = self.hosts[node].life;
-        self.later(30, Happening::Exited { at: node, life, pid });
+        self.later(
+            30,
+            Happening::Exited {
+                at: node,
+                life,
+                pid,
+            },
+        );
     }
 
     fn carry_out(&mut self, node: usize, outputs: Vec<Output>) {
@@ -512,7 +573,8 @@ impl World {
                 Output::Answer { call, answer } => match answer {
                     Answer::Done => {
                         self.counts.done += 1;
-                        self.counts.freed_by_question += u64::from(self.hosts[node].answered_late(call));
+                        self.counts.freed_by_question +=
+                            u64::from(self.hosts[node].answered_late(call));
                         self.hosts[node].done(call);
                     }
                     Answer::Taken { .. } => {
@@ -574,7 +636,11 @@ impl World {
             _ => {}
         }
         self.sent += bytes.len() as u64;
-        let to = self.hosts.iter().position(|host| host.name == *to).expect("it is one of them");
+        let to = self
+            .hosts
+            .iter()
+            .position(|host| host.name == *to)
+            .expect("it is one of them");
         let Some(&link) = self.links.get(&(from.min(to), from.max(to))) else {
             return;
         };
@@ -598,10 +664,18 @@ impl World {
     fn check_quiet(&mut self) {
         for host in &self.hosts {
             let registry = host.registry.as_ref().expect("every node runs in the end");
-            assert!(registry.is_quiet(), "{} is not quiet: {registry:#?}", host.name);
+            assert!(
+                registry.is_quiet(),
+                "{} is not quiet: {registry:#?}",
+                host.name
+            );
         }
         let end = Instant::from_millis(60_000);
-        assert!(self.changed < end, "tables change for ever: {}", self.changed);
+        assert!(
+            self.changed < end,
+            "tables change for ever: {}",
+            self.changed
+        );
         same_tables::check(&self.hosts);
         one_owner::check(&self.hosts);
         let rows = self.hosts[0].table.keys();
@@ -669,7 +743,11 @@ fn many_seeds_keep_every_property() {
             })
             .collect();
         for thread in threads {
-            counts.add(&thread.join().expect("a seed breaks a property; its number is above"));
+            counts.add(
+                &thread
+                    .join()
+                    .expect("a seed breaks a property; its number is above"),
+            );
         }
     });
     println!("{counts:#?}");
@@ -699,7 +777,10 @@ fn many_seeds_keep_every_property() {
 /// One run, told step by step. The number comes from outside.
 #[test]
 #[ignore = "replays the seed in TIEBEAM_SEED"]
-#[allow(clippy::disallowed_methods, reason = "a test may be told what to replay")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test may be told what to replay"
+)]
 fn replay() {
     let seed = std::env::var("TIEBEAM_SEED").expect("TIEBEAM_SEED is set");
     let seed = seed.parse().expect("TIEBEAM_SEED is a number");

@@ -1,1 +1,416 @@
+//! One registry, and pairs of them, rule by rule. Whole clusters are in `simulation`.
 
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::message::{MAX_NUMBER, Message, Operation, decode, encode};
+use super::*;
+
+struct Node {
+    registry: Registry,
+    now: Instant,
+    calls: u64,
+}
+
+fn name(text: &str) -> NodeName {
+    NodeName::parse(text).unwrap()
+}
+
+impl Node {
+    fn new(node: &str, limits: Limits) -> Self {
+        Self {
+            registry: Registry::new(Config {
+                node: name(node),
+                creation: 1,
+                epoch: 1,
+                limits,
+            }),
+            now: Instant::from_millis(1),
+            calls: 0,
+        }
+    }
+
+    fn ask(&mut self, command: Command) -> Vec<Output> {
+        self.calls += 1;
+        let mut out = Vec::new();
+        self.registry
+            .asked(self.now, CallId(self.calls), command, &mut out);
+        out
+    }
+
+    fn register(&mut self, name: &str, pid: &str) -> Vec<Output> {
+        self.ask(registration(name, pid))
+    }
+
+    fn wake(&mut self) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.registry.wake(self.now, &mut out);
+        out
+    }
+
+    fn up(&mut self, node: &str) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.registry.up(self.now, &name(node), 1, &mut out);
+        out
+    }
+
+    fn hear(&mut self, from: &str, message: &Message) -> Vec<Output> {
+        self.receive(from, &encode(message))
+    }
+
+    fn receive(&mut self, from: &str, bytes: &[u8]) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.registry
+            .received(self.now, &name(from), bytes, &mut out);
+        out
+    }
+
+    fn pid(&self, name: &str) -> Option<Vec<u8>> {
+        let row = self.registry.row(&Key::name_in("s", name.as_bytes()))?;
+        Some(row.pid.to_vec())
+    }
+}
+
+fn registration(name: &str, pid: &str) -> Command {
+    Command::Register {
+        scope: "s".into(),
+        name: name.as_bytes().into(),
+        pid: pid.as_bytes().into(),
+        meta: b""[..].into(),
+        on_conflict: OnConflict::Notify,
+        resolve: false,
+    }
+}
+
+fn answers(out: &[Output]) -> Vec<&Answer> {
+    let answers = out.iter().filter_map(|output| match output {
+        Output::Answer { answer, .. } => Some(answer),
+        _ => None,
+    });
+    answers.collect()
+}
+
+fn sent(out: &[Output]) -> Vec<Message> {
+    let sent = out.iter().filter_map(|output| match output {
+        Output::Send { bytes, .. } => Some(decode(bytes).unwrap()),
+        _ => None,
+    });
+    sent.collect()
+}
+
+fn item(pid: &str, stamp: u64) -> entry::Item {
+    entry::Item {
+        pid: pid.as_bytes().into(),
+        meta: b""[..].into(),
+        stamp,
+        seq: 0,
+        resolve: false,
+        on_conflict: OnConflict::Notify,
+        attempts: 0,
+        verdict: None,
+    }
+}
+
+fn operations(from: u64, head: u64, operations: Vec<Operation>) -> Message {
+    Message::Operations {
+        life: Life {
+            creation: 1,
+            epoch: 1,
+        },
+        from,
+        head,
+        more: false,
+        operations,
+    }
+}
+
+#[test]
+fn what_is_asked_in_one_turn_is_sent_in_one_message() {
+    let mut a = Node::new("a@h", Limits::default());
+    a.up("b@h");
+    for number in 0..100 {
+        let out = a.register(&format!("n{number}"), "p");
+        assert_eq!(answers(&out), [&Answer::Done], "answers do not wait");
+        assert_eq!(sent(&out), []);
+    }
+    assert_eq!(a.registry.deadline(), Some(a.now));
+    let messages = sent(&a.wake());
+    assert!(
+        matches!(&messages[..], [Message::Operations { operations, .. }] if operations.len() == 100)
+    );
+    assert!(a.registry.deadline() > Some(a.now));
+}
+
+#[test]
+fn a_process_that_ended_is_not_in_the_way_of_its_successor() {
+    let mut a = Node::new("a@h", Limits::default());
+    a.register("n", "old");
+    let out = a.register("n", "new");
+    let [Output::Check { id, .. }] = out[..] else {
+        panic!("{out:?}");
+    };
+    assert!(sent(&out).is_empty());
+    let mut out = Vec::new();
+    a.registry.checked(a.now, id, false, &mut out);
+    assert_eq!(answers(&out), [&Answer::Done]);
+    assert_eq!(a.pid("n"), Some(b"new".to_vec()));
+    // The end that is told late changes nothing.
+    let mut out = Vec::new();
+    a.registry.exited(a.now, &b"old"[..].into(), &mut out);
+    assert_eq!(out, []);
+}
+
+#[test]
+fn the_owner_of_a_taken_name_is_asked_for_a_time() {
+    let mut a = Node::new("a@h", Limits::default());
+    a.up("b@h");
+    let key = Key::name_in("s", b"n");
+    a.hear(
+        "b@h",
+        &operations(0, 1, vec![Operation::Put(key, item("p", 1))]),
+    );
+    let out = a.register("n", "q");
+    assert_eq!(answers(&out), [] as [&Answer; 0]);
+    assert!(matches!(sent(&out)[..], [Message::Question { .. }]));
+    a.now = a.now + Duration::from_secs(1);
+    let taken = Answer::Taken {
+        pid: b"p"[..].into(),
+        node: name("b@h"),
+    };
+    assert_eq!(answers(&a.wake()), [&taken]);
+    // And if it answers that it is free, the operation that says so need not have come.
+    let Message::Question { ask, .. } = sent(&a.register("n", "q")).remove(0) else {
+        panic!();
+    };
+    let out = a.hear("b@h", &Message::Reply { ask, held: false });
+    assert_eq!(answers(&out), [&Answer::Done]);
+}
+
+#[test]
+fn a_registration_that_ended_in_an_owners_history_costs_nobody_a_name() {
+    let mut a = Node::new("a@h", Limits::default());
+    a.register("m", "mine");
+    a.register("n", "mine");
+    a.up("b@h");
+    let put = |name: &[u8]| Operation::Put(Key::name_in("s", name), item("other", 1));
+    // Both are older by the order of names if stamps are equal; so b's stamp is 0.
+    let older = |name: &[u8]| match put(name) {
+        Operation::Put(key, item) => Operation::Put(key, entry::Item { stamp: 0, ..item }),
+        other => other,
+    };
+    let gone = Operation::Drop(Key::name_in("s", b"n"), Gone::Unregistered);
+    let out = a.hear("b@h", &operations(0, 3, vec![older(b"n"), older(b"m")]));
+    assert!(
+        out.iter().all(|output| !matches!(output, Output::Lost(_))),
+        "{out:?}"
+    );
+    let out = a.hear("b@h", &operations(2, 3, vec![gone]));
+    assert_eq!(a.pid("n"), Some(b"mine".to_vec()));
+    assert_eq!(a.pid("m"), Some(b"other".to_vec()));
+    let lost: Vec<_> = out
+        .iter()
+        .filter_map(|output| match output {
+            Output::Lost(loss) => Some(loss.key.name()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost, [b"m"]);
+}
+
+#[test]
+fn limits_are_named_and_nothing_is_half_registered() {
+    let mut a = Node::new(
+        "a@h",
+        Limits {
+            entries_per_scope: 2,
+            ..Limits::default()
+        },
+    );
+    let long = |name: usize, pid: usize, meta: usize, scope: usize| Command::Register {
+        scope: "s".repeat(scope),
+        name: vec![1; name].into(),
+        pid: vec![2; pid].into(),
+        meta: vec![3; meta].into(),
+        on_conflict: OnConflict::Notify,
+        resolve: false,
+    };
+    for (command, part, bytes, limit) in [
+        (long(0, 1, 0, 1), "name", 0, MAX_NAME_BYTES),
+        (
+            long(MAX_NAME_BYTES + 1, 1, 0, 1),
+            "name",
+            MAX_NAME_BYTES + 1,
+            MAX_NAME_BYTES,
+        ),
+        (long(1, 0, 0, 1), "pid", 0, MAX_PID_BYTES),
+        (
+            long(1, MAX_PID_BYTES + 1, 0, 1),
+            "pid",
+            MAX_PID_BYTES + 1,
+            MAX_PID_BYTES,
+        ),
+        (
+            long(1, 1, MAX_META_BYTES + 1, 1),
+            "metadata",
+            MAX_META_BYTES + 1,
+            MAX_META_BYTES,
+        ),
+        (long(1, 1, 0, 0), "scope", 0, MAX_SCOPE_BYTES),
+        (
+            long(1, 1, 0, MAX_SCOPE_BYTES + 1),
+            "scope",
+            MAX_SCOPE_BYTES + 1,
+            MAX_SCOPE_BYTES,
+        ),
+    ] {
+        let refusal = Refusal::Length { part, bytes, limit };
+        assert_eq!(answers(&a.ask(command)), [&Answer::Refused(refusal)]);
+    }
+    a.register("n1", "p");
+    a.ask(Command::Join {
+        scope: "s".into(),
+        group: b"g"[..].into(),
+        pid: b"p"[..].into(),
+        meta: b""[..].into(),
+    });
+    let full = Answer::Refused(Refusal::ScopeFull { limit: 2 });
+    let out = a.register("n2", "p");
+    assert_eq!(answers(&out), [&full]);
+    assert_eq!(out.len(), 1, "nothing but the answer: {out:?}");
+    assert_eq!(
+        answers(&a.register("n1", "p")),
+        [&Answer::Done],
+        "what is there can be changed"
+    );
+    assert_eq!(a.registry.rows().count(), 2);
+    a.registry.check();
+}
+
+#[test]
+fn a_process_takes_all_it_has_with_it_a_bounded_number_at_a_time() {
+    let limits = Limits {
+        work_per_step: 10,
+        ..Limits::default()
+    };
+    let mut a = Node::new("a@h", limits);
+    for number in 0..25 {
+        a.register(&format!("n{number}"), "p");
+    }
+    let mut out = Vec::new();
+    a.registry.exited(a.now, &b"p"[..].into(), &mut out);
+    assert_eq!(out.len(), 10);
+    assert_eq!(a.registry.deadline(), Some(a.now));
+    // A name that is not gone yet is free all the same.
+    let (left, ..) = (0..25)
+        .map(|number| format!("n{number}"))
+        .filter(|name| a.pid(name).is_some())
+        .collect::<Vec<_>>()
+        .split_first()
+        .map(|(first, _)| (first.clone(),))
+        .unwrap();
+    assert_eq!(answers(&a.register(&left, "next")), [&Answer::Done]);
+    a.wake();
+    a.wake();
+    let rows: Vec<_> = a.registry.rows().map(|row| row.pid.to_vec()).collect();
+    assert_eq!(rows, [b"next".to_vec()]);
+    a.registry.check();
+}
+
+#[test]
+fn an_earlier_registry_of_a_node_does_not_come_back() {
+    let mut a = Node::new("a@h", Limits::default());
+    a.up("b@h");
+    let key = |name: &str| Key::name_in("s", name.as_bytes());
+    let at = |epoch, creation, name: &str| Message::Operations {
+        life: Life { creation, epoch },
+        from: 0,
+        head: 1,
+        more: false,
+        operations: vec![Operation::Put(key(name), item("p", 1))],
+    };
+    a.hear("b@h", &at(2, 1, "two"));
+    assert_eq!(a.hear("b@h", &at(1, 1, "one")), [], "an earlier registry");
+    assert_eq!(
+        a.hear("b@h", &at(9, 7, "other")),
+        [],
+        "another life of the node"
+    );
+    assert!(a.pid("two").is_some() && a.pid("one").is_none());
+    let out = a.hear("b@h", &at(3, 1, "three"));
+    assert!(matches!(
+        out[0],
+        Output::Table(Change::Purged {
+            departure: Departure::Restarted,
+            ..
+        })
+    ));
+    assert!(a.pid("two").is_none() && a.pid("three").is_some());
+    a.hear("c@h", &at(1, 1, "stranger"));
+    assert!(a.pid("stranger").is_none(), "c is not up");
+}
+
+#[test]
+fn no_peer_can_bring_the_clock_to_its_end() {
+    let mut a = Node::new("a@h", Limits::default());
+    a.up("b@h");
+    let put = Operation::Put(Key::name_in("s", b"n"), item("p", MAX_NUMBER));
+    a.hear("b@h", &operations(0, 1, vec![put]));
+    a.register("m", "q");
+    let messages = sent(&a.wake());
+    assert!(
+        matches!(messages[..], [Message::Operations { .. }]),
+        "what it sends can be read"
+    );
+}
+
+/// A peer that has nothing gets a large table in bounded messages, at its own pace, and new operations pass in between.
+#[test]
+fn a_large_table_comes_in_chunks_and_live_operations_pass_it() {
+    let limits = Limits {
+        log: 100,
+        ..Limits::default()
+    };
+    let (mut a, mut b) = (Node::new("a@h", limits.clone()), Node::new("b@h", limits));
+    for number in 0..20_000 {
+        a.register(&format!("a name of usual length {number}"), "p");
+    }
+    a.wake();
+    let mut to_a: Vec<Output> = b.up("a@h");
+    let mut to_b: Vec<Output> = a.up("b@h");
+    let (mut rounds, mut seen, mut most) = (0, None, 0);
+    while !(to_a.is_empty() && to_b.is_empty()) {
+        rounds += 1;
+        let mut in_flight = 0;
+        for output in core::mem::take(&mut to_b) {
+            if let Output::Send { bytes, .. } = output {
+                assert!(bytes.len() <= 64 * 1024);
+                in_flight += bytes.len();
+                to_a.extend(b.receive("a@h", &bytes));
+            }
+        }
+        most = most.max(in_flight);
+        for output in core::mem::take(&mut to_a) {
+            if let Output::Send { bytes, .. } = output {
+                to_b.extend(a.receive("b@h", &bytes));
+            }
+        }
+        if rounds == 4 {
+            a.register("late", "p");
+        }
+        if seen.is_none() && b.pid("late").is_some() {
+            seen = Some((rounds, b.registry.rows().count()));
+        }
+        to_b.extend(a.wake());
+        to_a.extend(b.wake());
+    }
+    let (round, rows) = seen.expect("it arrived");
+    assert!(
+        round <= 6 && rows < 10_000,
+        "seen in round {round}, after {rows} rows"
+    );
+    assert!(rounds < 40, "{rounds} round trips");
+    assert!(most <= 200 * 1024, "{most} bytes at a time");
+    assert_eq!(b.registry.rows().count(), 20_001);
+    assert!(b.registry.is_quiet());
+}

@@ -295,7 +295,13 @@ impl Net {
                 self.evictions.push((at.to_string(), node.to_string()));
                 self.disconnect(&at, &node);
             }
-            Action::Answer { .. } => {}
+            // The registry has a simulation of its own.
+            Action::Table(_)
+            | Action::Lost(_)
+            | Action::Promoted { .. }
+            | Action::Resolve { .. }
+            | Action::Check { .. }
+            | Action::Answer { .. } => {}
             Action::Notify(notice) => {
                 self.notices
                     .push((self.now / 1000, from.to_string(), notice));

@@ -10,13 +10,17 @@ pub(super) fn apply(table: &mut BTreeMap<Key, Entry>, change: Change) {
             assert_eq!(old, None, "there was one already");
         }
         Change::Updated(entry) | Change::Rejoined(entry) => {
-            let old = table.insert(entry.key.clone(), entry.clone()).expect("there is one to update");
+            let old = table
+                .insert(entry.key.clone(), entry.clone())
+                .expect("there is one to update");
             assert_eq!(old.pid, entry.pid, "an update does not change the process");
             assert_ne!(old, entry, "an update changes something");
         }
         Change::Replaced { entry, was } => {
             assert_ne!(entry.pid, was);
-            let old = table.insert(entry.key.clone(), entry).expect("there is one to replace");
+            let old = table
+                .insert(entry.key.clone(), entry)
+                .expect("there is one to replace");
             assert_eq!(old.pid, was);
         }
         Change::Unregistered { key, pid, .. } | Change::Left { key, pid, .. } => {

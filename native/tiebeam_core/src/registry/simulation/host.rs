@@ -88,12 +88,7 @@ impl Host {
 
     /// A new registry for the same node; what its processes had is theirs to register again.
     #[allow(clippy::type_complexity, reason = "used once")]
-    pub(super) fn renew(
-        &mut self,
-    ) -> (
-        Vec<(Key, Arc<[u8]>, OnConflict)>,
-        Vec<(Key, Arc<[u8]>)>,
-    ) {
+    pub(super) fn renew(&mut self) -> (Vec<(Key, Arc<[u8]>, OnConflict)>, Vec<(Key, Arc<[u8]>)>) {
         self.epoch += 1;
         self.life += 1;
         self.wakes_at = None;
@@ -111,7 +106,10 @@ impl Host {
             .map(|(key, (pid, on_conflict))| (key, pid, on_conflict))
             .chain(waiting.map(|(key, pid)| (key, pid, OnConflict::Standby)))
             .collect();
-        (names, core::mem::take(&mut self.joined).into_iter().collect())
+        (
+            names,
+            core::mem::take(&mut self.joined).into_iter().collect(),
+        )
     }
 
     pub(super) fn spawn(&mut self) -> Arc<[u8]> {
@@ -171,10 +169,14 @@ impl Host {
             Command::Update { .. } => Promise::Nothing,
         };
         self.calls.insert(call, promise);
-        let registry = self.registry.as_mut().expect("only nodes that run are asked");
+        let registry = self
+            .registry
+            .as_mut()
+            .expect("only nodes that run are asked");
         registry.asked(now, call, command, out);
-        if !out.iter().any(|output| matches!(output, Output::Answer { call: answered, .. } if *answered == call))
-            && let Some(Promise::Name { steps, .. }) = self.calls.get_mut(&call)
+        if !out.iter().any(
+            |output| matches!(output, Output::Answer { call: answered, .. } if *answered == call),
+        ) && let Some(Promise::Name { steps, .. }) = self.calls.get_mut(&call)
         {
             *steps = 1;
         }
@@ -194,9 +196,18 @@ impl Host {
             } => {
                 let row = self.table.get(&key).map(|row| &row.pid);
                 if key.scope() == "plain" {
-                    assert_eq!(row, Some(&pid), "{}: cannot read its own write of {key:?}", self.name);
+                    assert_eq!(
+                        row,
+                        Some(&pid),
+                        "{}: cannot read its own write of {key:?}",
+                        self.name
+                    );
                 } else {
-                    assert!(row.is_some(), "{}: cannot read its own write of {key:?}", self.name);
+                    assert!(
+                        row.is_some(),
+                        "{}: cannot read its own write of {key:?}",
+                        self.name
+                    );
                 }
                 // A process may have ended while it was waiting for the answer.
                 if self.is_alive(&pid) {
@@ -231,7 +242,10 @@ impl Host {
         if !self.is_alive(&loss.pid) {
             return;
         }
-        let (promised, _) = self.promised.remove(&loss.key).expect("only what was promised is lost, once");
+        let (promised, _) = self
+            .promised
+            .remove(&loss.key)
+            .expect("only what was promised is lost, once");
         assert_eq!(promised, loss.pid);
         if loss.on_conflict == OnConflict::Standby && loss.kept.is_some() {
             self.standby.insert(loss.key, loss.pid);
@@ -241,7 +255,11 @@ impl Host {
     pub(super) fn promoted(&mut self, key: Key, pid: Arc<[u8]>) {
         assert_eq!(self.table.get(&key).map(|row| &row.pid), Some(&pid));
         if self.is_alive(&pid) {
-            assert_eq!(self.standby.remove(&key), Some(pid.clone()), "it did not wait");
+            assert_eq!(
+                self.standby.remove(&key),
+                Some(pid.clone()),
+                "it did not wait"
+            );
             self.promised.insert(key, (pid, OnConflict::Standby));
         }
     }

@@ -6,13 +6,26 @@ use super::*;
 
 pub(super) fn check(hosts: &[Host]) {
     for (key, row) in &hosts[0].table {
-        let owner = hosts.iter().find(|host| host.name == row.node).expect("it is one of them");
-        assert_eq!(row.creation, owner.creation, "{key:?} is of an earlier life");
-        assert!(owner.is_alive(&row.pid), "{key:?} is the name of a process that ended");
+        let owner = hosts
+            .iter()
+            .find(|host| host.name == row.node)
+            .expect("it is one of them");
+        assert_eq!(
+            row.creation, owner.creation,
+            "{key:?} is of an earlier life"
+        );
+        assert!(
+            owner.is_alive(&row.pid),
+            "{key:?} is the name of a process that ended"
+        );
         match key.what() {
             What::Name => {
                 let promised = owner.promised.get(key).map(|(pid, _)| pid);
-                assert_eq!(promised, Some(&row.pid), "{key:?} is in the table and not promised");
+                assert_eq!(
+                    promised,
+                    Some(&row.pid),
+                    "{key:?} is in the table and not promised"
+                );
             }
             What::Member => assert_eq!(owner.joined.get(key), Some(&row.pid)),
         }

@@ -7,7 +7,8 @@ use super::*;
 pub(super) fn check(host: &Host) {
     for (key, (pid, _)) in &host.promised {
         let row = host.table.get(key);
-        let row = row.unwrap_or_else(|| panic!("{} lost {key:?} of {}", host.name, pid.escape_ascii()));
+        let row =
+            row.unwrap_or_else(|| panic!("{} lost {key:?} of {}", host.name, pid.escape_ascii()));
         assert!(
             row.pid == *pid || key.scope() == "resolved",
             "{}: {key:?} was promised to {}, the table says {}",

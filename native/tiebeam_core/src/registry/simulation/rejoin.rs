@@ -11,7 +11,9 @@ fn bytes(names: usize, changed: usize, log: usize) -> (u64, u64) {
     };
     let mut world = World::new(0, false);
     world.queue.clear();
-    world.hosts = (0..2).map(|number| Host::new(number, limits.clone())).collect();
+    world.hosts = (0..2)
+        .map(|number| Host::new(number, limits.clone()))
+        .collect();
     world.links.clear();
     world.cuts.clear();
     (world.loss, world.calm, world.watch) = (0, true, false);
@@ -29,11 +31,22 @@ fn bytes(names: usize, changed: usize, log: usize) -> (u64, u64) {
 
     world.disconnect(0, 1);
     settle(&mut world);
-    assert_eq!(world.hosts[1].table.len(), 0, "the rows of a node that is down are gone");
+    assert_eq!(
+        world.hosts[1].table.len(),
+        0,
+        "the rows of a node that is down are gone"
+    );
     for number in 0..changed {
         let name: Arc<[u8]> = format!("a name of usual length {number}").as_bytes().into();
         let scope = "plain".into();
-        world.ask(0, Command::Unregister { scope, name, pid: None });
+        world.ask(
+            0,
+            Command::Unregister {
+                scope,
+                name,
+                pid: None,
+            },
+        );
         register(&mut world, number);
     }
     settle(&mut world);
@@ -71,7 +84,13 @@ fn what_is_sent_grows_with_the_difference_and_not_with_the_table() {
     ] {
         let (first, again) = bytes(names, changed, log);
         println!("{names} names: {first} bytes; {changed} changed, log {log}: {again} bytes");
-        assert!(again <= most, "{again} bytes for {changed} changes of {names} names, log {log}");
-        assert!(first >= 50 * names as u64 && first <= 120 * names as u64, "{first} bytes at first");
+        assert!(
+            again <= most,
+            "{again} bytes for {changed} changes of {names} names, log {log}"
+        );
+        assert!(
+            first >= 50 * names as u64 && first <= 120 * names as u64,
+            "{first} bytes at first"
+        );
     }
 }
