@@ -5,11 +5,12 @@
 //! conflicts, the younger ones wait for its verdict, which is part of its item: whom it beat, and whether it is void.
 
 use alloc::boxed::Box;
+use alloc::collections::btree_map::Entry;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::entry::{Claimant, Entry, Item, MAX_BEATEN, OnConflict, Verdict};
+use super::entry::{self, Claimant, Item, MAX_BEATEN, OnConflict, Verdict};
 use super::key::Key;
 use super::output::{Change, Gone, Loss, Output};
 use super::replica::{OWN, Replica, Slot};
@@ -144,43 +145,36 @@ impl Registry {
             pid: item.pid.clone(),
         };
         // Nobody else has it: the usual case, at a fraction of the cost of settling.
-        let was = match self.names.get_mut(key) {
-            None if !item.is_void() => {
-                self.names.insert(
-                    key.clone(),
-                    Standing {
-                        holders: Holders::One(slot),
-                        shown: Some(row),
-                    },
-                );
+        let was = match self.names.entry(key.clone()) {
+            Entry::Vacant(vacant) => {
+                let shown = (!item.is_void()).then_some(row);
+                vacant.insert(Standing {
+                    holders: Holders::One(slot),
+                    shown,
+                });
+                if item.is_void() {
+                    return self.settle(key, Gone::Lost, out);
+                }
                 None
             }
-            Some(Standing {
-                holders: Holders::One(one),
-                shown: Some(shown),
-            }) if *one == slot && shown.slot == slot && !same && !item.is_void() => {
-                Some(core::mem::replace(shown, row).pid)
-            }
-            None => {
-                self.names.insert(
-                    key.clone(),
-                    Standing {
-                        holders: Holders::One(slot),
-                        shown: None,
-                    },
-                );
-                return self.settle(key, Gone::Lost, out);
-            }
-            Some(standing) => {
-                standing.holders.add(slot);
-                if let Some(shown) = standing
+            Entry::Occupied(mut occupied) => {
+                let standing = occupied.get_mut();
+                let shown = standing
                     .shown
                     .as_mut()
-                    .filter(|shown| same && shown.slot == slot)
-                {
-                    *shown = row;
+                    .filter(|shown| shown.slot == slot && !item.is_void());
+                match (&standing.holders, shown) {
+                    (Holders::One(one), Some(shown)) if *one == slot && !same => {
+                        Some(core::mem::replace(shown, row).pid)
+                    }
+                    (_, shown) => {
+                        if let Some(shown) = shown.filter(|_| same) {
+                            *shown = row;
+                        }
+                        standing.holders.add(slot);
+                        return self.reconsider(slot, key, Gone::Lost, out);
+                    }
                 }
-                return self.reconsider(slot, key, Gone::Lost, out);
             }
         };
         let Some(entry) = self.entry_of(slot, key, item) else {
@@ -259,7 +253,7 @@ impl Registry {
         self.is_shown(row.slot).then_some(row)
     }
 
-    pub(crate) fn shown_names(&self) -> impl Iterator<Item = Entry> {
+    pub(crate) fn shown_names(&self) -> impl Iterator<Item = entry::Entry> {
         self.names.iter().filter_map(|(key, standing)| {
             let slot = standing.shown.as_ref()?.slot;
             self.is_shown(slot).then(|| self.entry(slot, key)).flatten()
@@ -330,19 +324,19 @@ impl Registry {
         })
     }
 
-    pub(crate) fn entry(&self, slot: Slot, key: &Key) -> Option<Entry> {
+    pub(crate) fn entry(&self, slot: Slot, key: &Key) -> Option<entry::Entry> {
         self.entry_of(slot, key, self.claim_of(slot, key)?.item)
     }
 
     /// The row of an item of a replica.
-    pub(crate) fn entry_of(&self, slot: Slot, key: &Key, item: &Item) -> Option<Entry> {
+    pub(crate) fn entry_of(&self, slot: Slot, key: &Key, item: &Item) -> Option<entry::Entry> {
         let (node, creation) = if slot == OWN {
             (&self.me, self.life.creation)
         } else {
             let replica = self.replicas.get(&slot)?;
             (&replica.node, replica.life.creation)
         };
-        Some(Entry {
+        Some(entry::Entry {
             key: key.clone(),
             pid: item.pid.clone(),
             meta: item.meta.clone(),

@@ -57,6 +57,8 @@ pub(crate) struct Peer {
     acknowledged: u64,
     /// The number up to which they were sent to it.
     sent: u64,
+    /// It asks for the next ones when it has read what it was sent.
+    pulls: bool,
     remind_after: Duration,
     ask_after: Duration,
 }
@@ -79,6 +81,7 @@ impl Registry {
             refused: None,
             acknowledged: 0,
             sent: self.flushed,
+            pulls: false,
             remind_after: REMIND_AFTER,
             ask_after: ASK_AFTER,
         };
@@ -386,6 +389,13 @@ impl Registry {
             self.send_behind(node, out);
         } else if want {
             self.serve(node, seq, out);
+        } else if known
+            && let Some(peer) = self.peers.get(node)
+            && peer.sent < self.flushed
+            && !peer.pulls
+        {
+            // It was too slow for what happened, and goes on where it was left.
+            self.serve(node, peer.sent, out);
         }
     }
 
@@ -395,6 +405,7 @@ impl Registry {
         if let Some(peer) = self.peers.get_mut(node) {
             // It compares everything up to here, and gets what comes after as it happens.
             peer.sent = head;
+            peer.pulls = false;
             peer.acknowledged = head;
         }
         out.push(Output::Send {
@@ -427,6 +438,7 @@ impl Registry {
         }
         if let Some(peer) = self.peers.get_mut(node) {
             peer.sent = upto;
+            peer.pulls = upto < head;
             self.timers
                 .hasten(Timer::Remind(node.clone()), self.now + peer.remind_after);
         }

@@ -521,7 +521,10 @@ impl<'a> Input<'a> {
             (None, pid @ [_, ..]) => pid.into(),
             _ => return Err(self.error("has an item whose process is not where it belongs")),
         };
-        let meta = self.counted(MAX_META_BYTES)?.into();
+        let meta = match self.counted(MAX_META_BYTES)? {
+            [] => Arc::default(),
+            meta => meta.into(),
+        };
         let stamp = self.number()?;
         let mut verdict = Verdict {
             void: flags & VOID != 0,

@@ -1,5 +1,6 @@
 //! This node's entries: what local callers ask for, and what ends with a process.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -8,7 +9,7 @@ use super::command::{
     Answer, Command, MAX_QUESTIONS, MAX_SCOPES, Refusal, check_meta, check_name, check_pid,
     check_scope,
 };
-use super::entry::{Item, OnConflict};
+use super::entry::{Item, OnConflict, Verdict};
 use super::items::MAX_ENTRIES;
 use super::key::{Key, What, siphash};
 use super::log;
@@ -102,6 +103,14 @@ impl Registry {
         out: &mut Vec<Output>,
     ) -> Option<Answer> {
         let key = registration.key.clone();
+        // A name that nobody has is not looked for anywhere else: the usual case.
+        if !self.names.contains_key(&key) && self.waiting.is_empty() {
+            if let Err(refusal) = self.make_room(key.scope()) {
+                return Some(Answer::Refused(refusal));
+            }
+            self.put_new(registration, None, out);
+            return Some(Answer::Done);
+        }
         if let Some(own) = self.items.get(&key).filter(|own| !own.is_void()) {
             if own.pid == registration.pid {
                 let same = own.meta == registration.meta && own.resolve == registration.resolve;
@@ -157,11 +166,25 @@ impl Registry {
                 Some(Answer::Taken { pid, node })
             };
         }
-        if let Err(refusal) = self.make_room(&key) {
+        let void = self.items.get(&key);
+        let verdict = void.and_then(|own| own.verdict.clone());
+        if void.is_none()
+            && let Err(refusal) = self.make_room(key.scope())
+        {
             return Some(Answer::Refused(refusal));
         }
+        self.put_new(registration, verdict, out);
+        Some(Answer::Done)
+    }
+
+    /// Gives a free name to a process. What was decided about others of this name stays decided.
+    fn put_new(
+        &mut self,
+        registration: Registration,
+        verdict: Option<Box<Verdict>>,
+        out: &mut Vec<Output>,
+    ) {
         self.clock += 1;
-        let verdict = self.items.get(&key).and_then(|own| own.verdict.clone());
         let item = Item {
             pid: registration.pid,
             meta: registration.meta,
@@ -175,18 +198,15 @@ impl Registry {
                 verdict
             }),
         };
-        self.put_own(key, item, out);
-        Some(Answer::Done)
+        self.put_own(registration.key, item, out);
     }
 
-    fn make_room(&self, key: &Key) -> Result<(), Refusal> {
-        if self.items.get(key).is_some() {
-            return Ok(());
-        }
+    /// Whether there is room for one more entry.
+    fn make_room(&self, scope: &str) -> Result<(), Refusal> {
         if self.items.len() >= MAX_ENTRIES {
             return Err(Refusal::Full { limit: MAX_ENTRIES });
         }
-        match self.scopes.get(key.scope()) {
+        match self.scopes.get(scope) {
             Some(&count) if count >= self.limits.entries_per_scope => Err(Refusal::ScopeFull {
                 limit: self.limits.entries_per_scope,
             }),
@@ -449,7 +469,7 @@ impl Registry {
             Some(own) if own.meta == meta => return Answer::Done,
             Some(own) => own.stamp,
             None => {
-                if let Err(refusal) = self.make_room(&key) {
+                if let Err(refusal) = self.make_room(scope) {
                     return Answer::Refused(refusal);
                 }
                 self.clock += 1;
