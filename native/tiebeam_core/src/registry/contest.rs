@@ -172,7 +172,7 @@ impl Registry {
                             *shown = row;
                         }
                         standing.holders.add(slot);
-                        return self.reconsider(slot, key, Gone::Lost, out);
+                        return self.settle(key, Gone::Lost, out);
                     }
                 }
             }
@@ -193,7 +193,7 @@ impl Registry {
             return;
         };
         if standing.holders.remove(slot) {
-            self.reconsider(slot, key, gone, out);
+            self.settle(key, gone, out);
             return;
         }
         let shown = self.names.remove(key).and_then(|standing| standing.shown);
@@ -205,20 +205,6 @@ impl Registry {
             }));
         }
         self.promote(key);
-    }
-
-    /// Settles a name that a replica has another item for, or puts it off: a name of this node's own is not judged by the
-    /// history of an owner, in which a registration may end a line further down, but by where it has got to.
-    fn reconsider(&mut self, slot: Slot, key: &Key, gone: Gone, out: &mut Vec<Output>) {
-        let behind = self
-            .replicas
-            .get(&slot)
-            .is_some_and(|replica| replica.counts() && !replica.caught_up());
-        if behind && self.items.get(key).is_some() {
-            self.deferred.insert((slot, key.clone()));
-        } else {
-            self.settle(key, gone, out);
-        }
     }
 
     /// Settles what was put off until a replica had caught up, if it has.
@@ -345,7 +331,8 @@ impl Registry {
         })
     }
 
-    /// The registrations that count. Beside one of this node only those of owners whose history ends here.
+    /// The registrations that count. Beside one of this node's own only those of owners whose history ends here: in the
+    /// middle of it a registration may end a line further down. The name is settled again when the end is reached.
     fn claims(&self, key: &Key, slots: &[Slot]) -> Vec<Claim<'_>> {
         let contested = slots.contains(&OWN);
         slots
