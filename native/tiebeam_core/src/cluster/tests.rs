@@ -1,8 +1,11 @@
 //! The machines together: what membership knows reaches the registry, and the registry's wants reach the driver.
 
-use std::vec::Vec;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
 
-use crate::registry::{self, Change, Departure, OnConflict};
+use crate::registry::{self, Change, Departure, Key, OnConflict};
 use crate::{
     Action, Answer, CallId, Cluster, Command, Config, Event, Instant, Kind, NodeName, Why,
 };
@@ -168,4 +171,209 @@ fn bytes_that_are_no_message_of_the_registry_are_ignored_with_the_reason() {
             ..
         })
     )));
+}
+
+/// Three members on a virtual clock, connected as they like unless they are cut.
+struct Net {
+    now: u64,
+    order: u64,
+    clusters: BTreeMap<NodeName, Cluster>,
+    links: BTreeMap<(NodeName, NodeName), u64>,
+    cut: BTreeSet<(NodeName, NodeName)>,
+    queue: BTreeMap<(u64, u64), (NodeName, Option<u64>, Event)>,
+    tables: BTreeMap<NodeName, BTreeMap<Key, Vec<u8>>>,
+    losses: Vec<(NodeName, Key)>,
+}
+
+fn pair(a: &NodeName, b: &NodeName) -> (NodeName, NodeName) {
+    (a.min(b).clone(), a.max(b).clone())
+}
+
+impl Net {
+    fn new() -> Self {
+        let mut net = Self {
+            now: 0,
+            order: 0,
+            clusters: BTreeMap::new(),
+            links: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            losses: Vec::new(),
+        };
+        (0..3).for_each(|number| net.start(number, 1));
+        net.run(10_000);
+        net
+    }
+
+    fn start(&mut self, number: u64, creation: u32) {
+        let node = name(&format!("n{number}@h"));
+        let config = Config {
+            join: vec![name("n0@h"), name("n1@h"), name("n2@h")],
+            seed: number,
+            timing: crate::Timing::fast(),
+            ..Config::new(node.clone(), creation, Kind::Rust)
+        };
+        self.tables.insert(node.clone(), BTreeMap::new());
+        self.clusters
+            .insert(node.clone(), Cluster::new(config).unwrap());
+        self.later(0, &node, None, Event::Woke);
+    }
+
+    fn later(&mut self, micros: u64, node: &NodeName, link: Option<u64>, event: Event) {
+        self.order += 1;
+        self.queue
+            .insert((self.now + micros, self.order), (node.clone(), link, event));
+    }
+
+    fn disconnect(&mut self, a: &NodeName, b: &NodeName) {
+        if self.links.remove(&pair(a, b)).is_some() {
+            self.later(0, a, None, Event::Disconnected { from: b.clone() });
+            self.later(0, b, None, Event::Disconnected { from: a.clone() });
+        }
+    }
+
+    /// Steps one node, and wakes it at the end of its turn if it is due.
+    fn step(&mut self, node: &NodeName, event: Event) {
+        let now = Instant::from_micros(self.now);
+        let mut actions = Vec::new();
+        let Some(cluster) = self.clusters.get_mut(node) else {
+            return;
+        };
+        cluster.step(now, event, &mut actions);
+        if cluster.deadline().is_some_and(|deadline| deadline <= now) {
+            cluster.step(now, Event::Woke, &mut actions);
+        }
+        let table = self.tables.get_mut(node).expect("every node has a table");
+        let mut sends = Vec::new();
+        for action in actions {
+            match action {
+                Action::Send { to, bytes } => sends.push((to, bytes)),
+                Action::Table(Change::Registered(row) | Change::Updated(row)) => {
+                    table.insert(row.key, row.pid.to_vec());
+                }
+                Action::Table(Change::Replaced { entry, .. }) => {
+                    table.insert(entry.key, entry.pid.to_vec());
+                }
+                Action::Table(Change::Unregistered { key, .. }) => {
+                    table.remove(&key);
+                }
+                Action::Table(Change::Purged { node, .. }) => {
+                    table.retain(|_, pid| !pid.starts_with(node.as_str().as_bytes()));
+                }
+                Action::Lost(loss) => self.losses.push((node.clone(), loss.key)),
+                _ => {}
+            }
+        }
+        for (to, bytes) in sends {
+            self.send(node, &to, bytes);
+        }
+    }
+
+    fn send(&mut self, from: &NodeName, to: &NodeName, bytes: Vec<u8>) {
+        let key = pair(from, to);
+        if self.cut.contains(&key) || !self.clusters.contains_key(to) {
+            return;
+        }
+        if let Some(&link) = self.links.get(&key) {
+            let from = from.clone();
+            return self.later(500, to, Some(link), Event::Received { from, bytes });
+        }
+        self.order += 1;
+        self.links.insert(key, self.order);
+        for (here, there) in [(from, to), (to, from)] {
+            let to = there.clone();
+            self.later(500, here, None, Event::Connected { to, visible: true });
+        }
+    }
+
+    fn run(&mut self, millis: u64) {
+        let end = self.now + millis * 1000;
+        loop {
+            let deadlines = self.clusters.iter().filter_map(|(node, cluster)| {
+                Some((cluster.deadline()?.as_micros().max(self.now), node.clone()))
+            });
+            let due = deadlines.min();
+            let next = self.queue.keys().next().map(|&(at, _)| at);
+            match (next, due) {
+                (Some(at), due) if at <= end && due.as_ref().is_none_or(|due| at <= due.0) => {
+                    let Some((_, (node, link, event))) = self.queue.pop_first() else {
+                        break;
+                    };
+                    self.now = at;
+                    let open = match (&event, link) {
+                        (Event::Received { from, .. }, Some(link)) => {
+                            self.links.get(&pair(from, &node)) == Some(&link)
+                        }
+                        _ => true,
+                    };
+                    if open {
+                        self.step(&node, event);
+                    }
+                }
+                (_, Some((at, node))) if at <= end => {
+                    self.now = at;
+                    self.step(&node, Event::Woke);
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+    }
+
+    fn register(&mut self, node: &str, what: &str) {
+        self.step(&name(node), register(what, &format!("{node}/{what}")));
+    }
+}
+
+/// Membership and registry together: both sides of a split register the same names and some of their own.
+#[test]
+fn after_a_split_every_name_has_one_process_and_none_is_missing() {
+    const NAMES: u64 = 50;
+    let mut net = Net::new();
+    let nodes: Vec<NodeName> = net.clusters.keys().cloned().collect();
+    net.register("n0@h", "before");
+    net.run(1000);
+    assert!(net.tables.values().all(|table| table.len() == 1));
+    for other in [&nodes[1], &nodes[2]] {
+        net.cut.insert(pair(&nodes[0], other));
+        net.disconnect(&nodes[0], other);
+    }
+    net.run(30_000);
+    assert_eq!(net.tables[&nodes[1]].len(), 0, "its node is down");
+    for number in 0..NAMES {
+        net.register("n0@h", &format!("shared {number}"));
+        net.register("n0@h", &format!("left {number}"));
+        net.register("n2@h", &format!("shared {number}"));
+        net.register("n2@h", &format!("right {number}"));
+    }
+    net.run(1000);
+    assert_eq!(net.tables[&nodes[1]].len() as u64, 2 * NAMES);
+    net.cut.clear();
+    net.run(60_000);
+    let expected = &net.tables[&nodes[0]];
+    assert_eq!(expected.len() as u64, 3 * NAMES + 1);
+    assert!(net.tables.values().all(|table| table == expected));
+    let told: BTreeSet<_> = net.losses.iter().map(|(_, key)| key.clone()).collect();
+    assert_eq!(
+        (told.len(), net.losses.len()),
+        (NAMES as usize, NAMES as usize),
+        "every loser is told once"
+    );
+
+    // A crash and a restart: what the earlier life had is gone everywhere, and what the new one has is there.
+    let crashed = nodes[2].clone();
+    net.clusters.remove(&crashed);
+    (0..2).for_each(|other| net.disconnect(&nodes[other], &crashed));
+    net.run(1000);
+    net.start(2, 2);
+    net.register("n2@h", "again");
+    net.run(60_000);
+    let expected = &net.tables[&nodes[0]];
+    let of_the_crashed: Vec<_> = expected
+        .iter()
+        .filter(|(_, pid)| pid.starts_with(b"n2@h"))
+        .collect();
+    assert_eq!(of_the_crashed.len(), 1, "{of_the_crashed:?}");
+    assert!(net.tables.values().all(|table| table == expected));
 }
