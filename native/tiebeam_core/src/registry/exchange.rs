@@ -883,11 +883,13 @@ impl Registry {
             match part {
                 Part::Same => {}
                 Part::Split => later.extend(split(range).into_iter().flatten()),
+                // Nobody asked for that. What it leaves out shows in the digest of the whole.
+                Part::Fill { upto, .. } if !(range.0..=range.1).contains(&upto) => {}
                 Part::Fill { upto, items } => {
                     if upto < range.1 {
-                        later.push((upto.max(range.0).saturating_add(1), range.1));
+                        later.push((upto + 1, range.1));
                     }
-                    fills.push(((range.0, upto.min(range.1)), items));
+                    fills.push(((range.0, upto), items));
                 }
             }
         }

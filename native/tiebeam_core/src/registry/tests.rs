@@ -414,3 +414,192 @@ fn a_large_table_comes_in_chunks_and_live_operations_pass_it() {
     assert_eq!(b.registry.rows().count(), 20_001);
     assert!(b.registry.is_quiet());
 }
+
+/// A peer that says anything that can be said, in any order: nothing panics, what is known stays consistent, and this
+/// node's own names are lost only by conflicts that it tells.
+#[test]
+fn a_peer_that_says_anything_breaks_nothing() {
+    for seed in 0..200 {
+        let mut random = Random::from_seed(seed);
+        let limits = Limits {
+            log: [0, 4, 1000][random.below(3) as usize],
+            work_per_step: 1 + random.below(5) as usize,
+            ..Limits::default()
+        };
+        let mut a = Node::new("a@h", limits);
+        let mut asks = vec![0];
+        for _ in 0..600 {
+            a.now = a.now + Duration::from_micros(random.below(400_000));
+            let out = match random.below(12) {
+                0 => a.up("b@h"),
+                1 => {
+                    let mut out = Vec::new();
+                    let departure = [Departure::Down, Departure::Left][random.below(2) as usize];
+                    a.registry.down(a.now, &name("b@h"), departure, &mut out);
+                    out
+                }
+                2 => a.register(&format!("n{}", random.below(6)), "mine"),
+                3 => a.wake(),
+                _ => {
+                    let message = anything(&mut random, &asks);
+                    a.hear("b@h", &message)
+                }
+            };
+            for message in sent(&out) {
+                match message {
+                    Message::Compare { ask, .. } | Message::Question { ask, .. } => asks.push(ask),
+                    _ => {}
+                }
+            }
+            if asks.len() > 8 {
+                asks.remove(0);
+            }
+            for output in out {
+                if let Output::Check { id, .. } = output {
+                    a.registry
+                        .checked(a.now, id, random.below(2) == 0, &mut Vec::new());
+                }
+            }
+        }
+        let mut out = Vec::new();
+        a.registry
+            .down(a.now, &name("b@h"), Departure::Left, &mut out);
+        while a
+            .registry
+            .deadline()
+            .is_some_and(|deadline| deadline <= a.now)
+        {
+            out.extend(a.wake());
+        }
+        a.registry.check();
+        assert!(
+            a.registry.rows().all(|row| row.node == name("a@h")),
+            "seed {seed}"
+        );
+    }
+}
+
+fn anything(random: &mut Random, asks: &[u64]) -> Message {
+    let number = |random: &mut Random| match random.below(5) {
+        0 => MAX_NUMBER,
+        1 => random.below(MAX_NUMBER),
+        _ => random.below(12),
+    };
+    let key = |random: &mut Random| {
+        let name = format!("n{}", random.below(6));
+        match random.below(3) {
+            0 => Key::member_of("s", name.as_bytes(), b"p"),
+            _ => Key::name_in("s", name.as_bytes()),
+        }
+    };
+    let any_item = |random: &mut Random, key: &Key, seq: u64| {
+        let claimant = entry::Claimant {
+            node: name(["a@h", "b@h"][random.below(2) as usize]),
+            creation: 1,
+            stamp: random.below(20),
+        };
+        let verdict = entry::Verdict {
+            void: random.below(2) == 0,
+            beaten: vec![claimant],
+        };
+        entry::Item {
+            pid: key.member().unwrap_or(b"q").into(),
+            seq,
+            resolve: random.below(3) == 0,
+            verdict: (random.below(4) == 0).then(|| alloc::boxed::Box::new(verdict)),
+            ..item("q", number(random))
+        }
+    };
+    let life = Life {
+        creation: 1 + (random.below(20) / 19) as u32,
+        epoch: 1 + random.below(40) / 39,
+    };
+    let mine = Life {
+        creation: 1,
+        epoch: 1,
+    };
+    let ask = asks[random.below(asks.len() as u64) as usize];
+    match random.below(8) {
+        0..=2 => {
+            let from = number(random).min(MAX_NUMBER - 10);
+            let operations: Vec<_> = (1..=random.below(4))
+                .map(|next| match (key(random), random.below(3)) {
+                    (key, 0) => Operation::Drop(key, Gone::Lost),
+                    (key, _) => Operation::Put(key.clone(), any_item(random, &key, from + next)),
+                })
+                .collect();
+            let head = number(random)
+                .max(from + operations.len() as u64)
+                .min(MAX_NUMBER);
+            Message::Operations {
+                life,
+                from,
+                head,
+                more: random.below(2) == 0,
+                operations,
+            }
+        }
+        3 => Message::Behind {
+            life,
+            head: number(random),
+        },
+        4 => Message::Have {
+            of: Some(mine).filter(|_| random.below(4) > 0),
+            seq: number(random),
+            digest: random.below(2),
+            want: random.below(2) == 0,
+        },
+        5 => {
+            let (low, high) = (random.bits(), random.bits());
+            let whole = random.below(2) == 0;
+            let span = if whole {
+                (0, u64::MAX)
+            } else {
+                (low.min(high), low.max(high))
+            };
+            let range = message::Range {
+                span,
+                digest: random.below(3),
+                empty: random.below(2) == 0,
+            };
+            Message::Compare {
+                of: mine,
+                ask,
+                ranges: vec![range; random.below(5) as usize],
+            }
+        }
+        6 => {
+            let parts = (0..random.below(6)).map(|_| match random.below(4) {
+                0 => message::Part::Same,
+                1 => message::Part::Split,
+                _ => {
+                    let key = key(random);
+                    let seq = number(random);
+                    message::Part::Fill {
+                        upto: [0, random.bits(), u64::MAX][random.below(3) as usize],
+                        items: vec![(key.clone(), any_item(random, &key, seq))],
+                    }
+                }
+            });
+            let parts = parts.collect();
+            Message::Compared {
+                life,
+                ask,
+                at: number(random),
+                parts,
+            }
+        }
+        _ => match random.below(2) {
+            0 => Message::Reply {
+                ask,
+                held: random.below(2) == 0,
+            },
+            _ => Message::Question {
+                of: mine,
+                ask,
+                key: key(random),
+                stamp: random.below(20),
+            },
+        },
+    }
+}
