@@ -13,7 +13,7 @@
 //! ```
 //!
 //! - `own`: this node's entries; commands, ends of processes.
-//! - `exchange`: operations, gaps, comparisons of tables by digests of ranges ([Merkle's idea, one level at a time]).
+//! - `exchange`, with `owner` and `reader`: operations, gaps, comparisons of tables by digests of ranges ([Merkle's idea, one level at a time]).
 //! - `contest`: one name, one process. The older registration by Lamport's clock ("Time, Clocks, and the Ordering of
 //!   Events in a Distributed System", 1978) stays, or the user decides, once.
 //!
