@@ -156,12 +156,16 @@ fn main() {
     let mut to_b = Vec::new();
     measure("register 100k more, to be sent", NAMES, || {
         for (call, command) in second.into_iter().enumerate() {
-            a.asked(now, CallId(call as u64), command, &mut to_b);
+            a.asked(now, CallId(call as u64), command, &mut out);
+            // As a driver does with the outputs of a turn.
+            to_b.extend(
+                out.drain(..)
+                    .filter(|output| matches!(output, Output::Send { .. })),
+            );
         }
         a.wake(now, &mut to_b);
     });
     let (mut sends, mut to_a) = (Vec::new(), Vec::new());
-    to_b.retain(|output| matches!(output, Output::Send { .. }));
     sends.append(&mut to_b);
     let applied = b.rows().count() as u64;
     measure("apply the operations of another node", 16_384, || {
