@@ -63,6 +63,11 @@ impl<'a> Stepped<'a> {
             | Action::Sample { .. }
             | Action::Evict { .. }
             | Action::EvictAt { .. }
+            | Action::Table(_)
+            | Action::Lost(_)
+            | Action::Promoted { .. }
+            | Action::Resolve { .. }
+            | Action::Check { .. }
             | Action::Answer { .. } => None,
         })
     }

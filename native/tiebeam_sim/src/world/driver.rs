@@ -181,7 +181,13 @@ impl World {
                     self.schedule(due, Happening::Disconnect { at: peer, from: of });
                 }
             }
-            Action::Answer { .. } => {}
+            // Nothing is registered here.
+            Action::Table(_)
+            | Action::Lost(_)
+            | Action::Promoted { .. }
+            | Action::Resolve { .. }
+            | Action::Check { .. }
+            | Action::Answer { .. } => {}
             Action::Notify(notice) => self.notice(node, notice)?,
         }
         Ok(())
