@@ -30,32 +30,51 @@ mod config;
 mod dials;
 mod driver;
 mod event;
+mod groups;
 mod handle;
+mod name;
 mod observations;
+mod question;
+mod registry;
+mod registry_event;
+mod resolvers;
 mod subscribers;
+mod table;
 mod term;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tiebeam_core::{Cluster, Config, Event, Instant, Kind, NodeName};
 use tiebeam_wire::Atom;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::cluster::dials::Dials;
 use crate::cluster::driver::{Driver, connection_event};
 use crate::cluster::event::MAX_EVENTS;
 use crate::cluster::handle::{MAX_REQUESTS, SharedVitals, Vitals};
 use crate::cluster::observations::Observations;
+use crate::cluster::registry::{DEFAULT_SCOPE, Shared};
+use crate::cluster::registry_event::MAX_REGISTRY_EVENTS;
+use crate::cluster::resolvers::{Resolvers, Verdicts};
 use crate::cluster::subscribers::Subscribers;
+use crate::cluster::table::{Atoms, Table};
+use crate::cluster::watched::Watched;
 use crate::error::SpawnError;
 use crate::node::{Node, NodeEvent};
 
 pub use config::{ClusterConfig, ClusterError};
 pub use event::{ClusterEvent, ClusterEvents};
+pub use groups::Groups;
 pub use handle::{ClusterHandle, CommandError};
+pub use name::Name;
+pub use registry::{RegisterOptions, Registration, Registry, RegistryError};
+pub use registry_event::{RegistryEvent, RegistryEvents};
+pub use resolvers::Conflict;
 
 impl Node {
     /// Takes part in a cluster: looks for its members, and is found by them.
@@ -94,7 +113,9 @@ impl Node {
             metadata,
             evict,
             timing,
+            registry: limits,
         } = config;
+        let verdict_time = Duration::from_micros(limits.resolve_timeout.as_micros());
         let own = name(self.name().as_str())?;
         let join = join
             .iter()
@@ -112,6 +133,7 @@ impl Node {
             metadata,
             evict,
             timing,
+            registry: limits,
             ..Config::new(own, self.creation(), Kind::Rust)
         })
         .map_err(ClusterError::Config)?;
@@ -123,11 +145,21 @@ impl Node {
         });
         let (events, _) = broadcast::channel(MAX_EVENTS);
         let (requests, asked) = mpsc::channel(MAX_REQUESTS);
+        let (registry_events, _) = broadcast::channel(MAX_REGISTRY_EVENTS);
+        let registry = Shared {
+            node: self.clone(),
+            table: Arc::new(Table::default()),
+            requests: requests.clone(),
+            events: registry_events.downgrade(),
+            resolvers: Resolvers::default(),
+            scope: DEFAULT_SCOPE.into(),
+        };
         let handle = ClusterHandle {
             members: watched,
             vitals: vitals.clone(),
             events: events.downgrade(),
             requests,
+            registry: registry.clone(),
         };
         let mut driver = Driver {
             node: self.clone(),
@@ -143,6 +175,13 @@ impl Node {
             calls: BTreeMap::new(),
             next_call: 0,
             dials: Dials::default(),
+            registry,
+            registry_events,
+            watched: Watched::default(),
+            verdicts: Verdicts::default(),
+            verdict_time,
+            listing: Arc::new(Semaphore::new(1)),
+            atoms: Atoms::default(),
         };
         process.monitor_nodes();
         let up = |visible| move |node| NodeEvent::Up { node, visible };

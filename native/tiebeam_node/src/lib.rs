@@ -41,6 +41,8 @@ mod waiting_room;
 
 pub use cluster::{
     ClusterConfig, ClusterError, ClusterEvent, ClusterEvents, ClusterHandle, CommandError,
+    Conflict, Groups, Name, RegisterOptions, Registration, Registry, RegistryError, RegistryEvent,
+    RegistryEvents,
 };
 pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
 pub use epmd::EpmdMode;
@@ -52,6 +54,11 @@ pub use kernel::pg::{Pg, PgError, PgEvent, PgEvents};
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
 pub use process::{Call, Destination, Process, ReplyTo, Signal, Target, ThreadProcess, TimedOut};
 pub use router::SpawnOptions;
+pub use tiebeam_core::registry::name::{MAX_NAME_DEPTH, NameError};
+pub use tiebeam_core::registry::{
+    Departure, Gone, Keep, Limits as RegistryLimits, MAX_META_BYTES, MAX_NAME_BYTES, MAX_SCOPES,
+    OnConflict, Refusal,
+};
 pub use tiebeam_core::{
     Contest, Health, Kind, MAX_BROADCAST_BYTES, MAX_HEALTH_MULTIPLIER, MAX_METADATA_BYTES, Member,
     Metrics, NodeName, Status, Timing,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use tiebeam_core::registry::Limits;
 use tiebeam_core::{ConfigError, NodeNameError, Timing};
 
 use crate::error::SpawnError;
@@ -26,6 +27,8 @@ pub struct ClusterConfig {
     pub evict: bool,
     /// How often things happen.
     pub timing: Timing,
+    /// Limits of names and groups.
+    pub registry: Limits,
 }
 
 impl Default for ClusterConfig {
@@ -44,6 +47,7 @@ impl ClusterConfig {
             metadata: Vec::new(),
             evict,
             timing,
+            registry: Limits::default(),
         }
     }
 
@@ -95,6 +99,12 @@ impl ClusterConfig {
     /// Does things this often.
     pub fn timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
+        self
+    }
+
+    /// Limits names and groups.
+    pub fn registry(mut self, limits: Limits) -> Self {
+        self.registry = limits;
         self
     }
 }

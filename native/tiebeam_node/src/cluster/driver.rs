@@ -4,18 +4,28 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tiebeam_core::{Action, Answer, CallId, Cluster, Event, Instant, Member, NodeName, Notice};
+use tiebeam_core::registry::{self, Change, Loss, OnConflict};
+use tiebeam_core::{
+    Action, Answer, CallId, Cluster, Command, Event, Instant, Member, NodeName, Notice,
+};
 use tiebeam_wire::control::Control;
 use tiebeam_wire::{Atom, Pid, Term};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::cluster::dials::Dials;
 use crate::cluster::event::ClusterEvent;
-use crate::cluster::handle::{Request, SharedVitals, Vitals};
+use crate::cluster::handle::{Asked, MAX_REQUESTS, Request, SharedVitals, Vitals};
+use crate::cluster::name::term_of;
 use crate::cluster::observations::Observations;
+use crate::cluster::question::{self, Question, Read};
+use crate::cluster::registry::{RegistryError, Shared, done};
+use crate::cluster::registry_event::Told;
+use crate::cluster::resolvers::{Conflict, Verdicts};
 use crate::cluster::subscribers::Subscribers;
+use crate::cluster::table::{Atoms, pid_of};
 use crate::cluster::term;
+use crate::cluster::watched::{MAX_REMOTE, Watched};
 use crate::node::{Node, NodeEvent};
 use crate::process::{Call, Process, Signal};
 use crate::router::NotSent;
@@ -45,9 +55,26 @@ pub(super) struct Driver {
     pub(super) subscribers: Subscribers,
     pub(super) observations: Observations,
     /// Requests that wait for the core's answer.
-    pub(super) calls: BTreeMap<CallId, oneshot::Sender<Answer>>,
+    pub(super) calls: BTreeMap<CallId, Asked>,
     pub(super) next_call: u64,
     pub(super) dials: Dials,
+    /// What handles have of names and groups, the table above all.
+    pub(super) registry: Shared,
+    pub(super) registry_events: broadcast::Sender<Told>,
+    pub(super) watched: Watched,
+    pub(super) verdicts: Verdicts,
+    /// How long the core waits for a verdict.
+    pub(super) verdict_time: Duration,
+    /// Lists of names are made one after the other: each takes as much memory as the table.
+    pub(super) listing: Arc<Semaphore>,
+    pub(super) atoms: Atoms,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Nobody keeps it up to date any more, and a name that leads to the wrong process is worse than none.
+        self.registry.table.clear();
+    }
 }
 
 impl Driver {
@@ -62,8 +89,9 @@ impl Driver {
                     Some(signal) => self.signals(Some(signal), &mut process),
                     None => return,
                 },
-                Some(request) = requests.recv() => self.request(request, &process),
+                Some(request) = requests.recv() => self.requests(request, &mut requests, &process),
                 () = self.dials.ended() => {}
+                verdict = self.verdicts.given() => self.step([verdict], &process),
                 // What waits comes first: it may be what the core is waiting for.
                 () = sleep_until(deadline) => self.signals(None, &mut process),
             }
@@ -79,8 +107,11 @@ impl Driver {
             match signal {
                 Signal::Message(message) => events.extend(self.message(&message)),
                 Signal::Node(event) => events.extend(self.node_event(event)),
-                Signal::Call(call) => self.call(call, process),
-                Signal::Down { reference, .. } => self.subscribers.down(&reference),
+                Signal::Call(call) => events.extend(self.call(call, process)),
+                Signal::Down { reference, .. } => {
+                    self.subscribers.down(&reference);
+                    events.extend(self.watched.down(&reference, process));
+                }
                 Signal::Cast(_) | Signal::Exit { .. } => {}
             }
             taken += 1;
@@ -115,8 +146,8 @@ impl Driver {
         Some(event)
     }
 
-    /// Any node may ask: `GenServer.call({:tiebeam, node}, request)`.
-    fn call(&mut self, call: Call, process: &Process) {
+    /// Any node may ask: `GenServer.call({:tiebeam, node}, request)`. What the core must be told of it.
+    fn call(&mut self, call: Call, process: &Process) -> Option<Event> {
         let view = self.core.view();
         let reply = match call.request() {
             Term::Atom(request) => match request.as_str() {
@@ -137,12 +168,69 @@ impl Driver {
             },
             _ => None,
         };
-        // A request of a newer release is no reason to end.
-        let reply = reply
-            .unwrap_or_else(|| Term::tuple([Term::atom("error"), Term::atom("unknown_request")]));
+        let reply = match reply {
+            Some(reply) => reply,
+            None => match Question::parse(call.request()) {
+                Some(Ok(Question::Read { scope, read })) if read.is_long() => {
+                    self.list(scope, read, call);
+                    return None;
+                }
+                Some(Ok(Question::Read { scope, read })) => {
+                    read.answer(&scope, self.registry.clone())
+                }
+                Some(Ok(Question::Change { command, pid })) => {
+                    return self.change(command, pid, call, process);
+                }
+                Some(Err(refusal)) => refusal,
+                // A request of a newer release is no reason to end.
+                None => Term::tuple([Term::atom("error"), Term::atom("unknown_request")]),
+            },
+        };
         if let Err(error) = call.reply_term(reply) {
             debug!("a reply was not sent: {error}");
         }
+        None
+    }
+
+    /// Answers with a list that may be long, while the driver goes on.
+    fn list(&self, scope: String, read: Read, call: Call) {
+        let (registry, listing) = (self.registry.clone(), Arc::clone(&self.listing));
+        let (_, reply_to) = call.into_parts();
+        tokio::spawn(async move {
+            // An error: nobody closes it.
+            let _turn = listing.acquire().await;
+            let reply = read.answer(&scope, registry);
+            if let Err(error) = reply_to.reply_term_paced(reply).await {
+                debug!("a list was not sent: {error}");
+            }
+        });
+    }
+
+    /// A process asks for a change of names or groups: of processes of its own node, or of this one.
+    fn change(
+        &mut self,
+        mut command: registry::Command,
+        pid: Option<Pid>,
+        call: Call,
+        process: &Process,
+    ) -> Option<Event> {
+        let node = call.from().node.clone();
+        let (_, reply_to) = call.into_parts();
+        let refused = pid
+            .filter(|pid| pid.node != node && pid.node != *self.node.name())
+            .map(|pid| RegistryError::Elsewhere { pid });
+        if let Some(error) = refused {
+            if let Err(error) = reply_to.reply_term(question::answer(Err(error))) {
+                debug!("a reply was not sent: {error}");
+            }
+            return None;
+        }
+        if let registry::Command::Register { scope, resolve, .. } = &mut command {
+            *resolve = self.registry.resolvers.has(scope);
+        }
+        let command = Command::Registry(command);
+        let asked = Asked::Process(reply_to);
+        self.asked(Request { command, asked }, process)
     }
 
     fn unsubscribe(&mut self, pid: &Pid, process: &Process) -> Term {
@@ -150,28 +238,78 @@ impl Driver {
         Term::atom("ok")
     }
 
-    fn request(&mut self, Request { command, answer }: Request, process: &Process) {
+    /// This request and those that wait behind it, as one step: the registry tells the others of all in one message.
+    fn requests(
+        &mut self,
+        first: Request,
+        waiting: &mut mpsc::Receiver<Request>,
+        process: &Process,
+    ) {
+        let mut events = Vec::new();
+        let mut next = Some(first);
+        let mut taken = 0;
+        while let Some(request) = next {
+            events.extend(self.asked(request, process));
+            taken += 1;
+            next = (taken < MAX_REQUESTS)
+                .then(|| waiting.try_recv().ok())
+                .flatten();
+        }
+        self.step(events, process);
+    }
+
+    /// What a request is to the core; `None` if it is answered already.
+    fn asked(&mut self, Request { command, asked }: Request, process: &Process) -> Option<Event> {
+        if let Command::Registry(
+            registry::Command::Register { pid, .. } | registry::Command::Join { pid, .. },
+        ) = &command
+        {
+            let Some(pid) = pid_of(pid, &mut self.atoms) else {
+                self.reply(asked, Answer::Registry(registry::Answer::Exited));
+                return None;
+            };
+            // It may have ended since it was asked for. If it ends from here on, its monitor says so.
+            let own = pid.node == *self.node.name();
+            if own && !self.node.is_process_alive(&pid) {
+                self.reply(asked, Answer::Registry(registry::Answer::Exited));
+                return None;
+            }
+            if !self.watched.add(&pid, process) {
+                let full = registry::Refusal::Full { limit: MAX_REMOTE };
+                self.reply(asked, Answer::Registry(registry::Answer::Refused(full)));
+                return None;
+            }
+        }
         let call = CallId(self.next_call);
         self.next_call += 1;
-        self.calls.insert(call, answer);
-        self.step([Event::Asked { call, command }], process);
+        self.calls.insert(call, asked);
+        Some(Event::Asked { call, command })
+    }
+
+    fn reply(&self, asked: Asked, answer: Answer) {
+        match asked {
+            // Whoever asked may have given up.
+            Asked::Handle(waiting) => drop(waiting.send(answer)),
+            Asked::Process(reply_to) => {
+                if let Err(error) = reply_to.reply_term(question::answer(done(answer))) {
+                    debug!("a reply was not sent: {error}");
+                }
+            }
+        }
     }
 
     /// Steps the core and carries out what it wants; the time is that of this moment, however late that is.
     pub(super) fn step(&mut self, events: impl IntoIterator<Item = Event>, process: &Process) {
         let now = Instant::from_micros(self.origin.elapsed().as_micros() as u64);
         let mut actions = Vec::new();
+        let mut woken = false;
         for event in events {
-            let mut next = VecDeque::from([event]);
-            while let Some(event) = next.pop_front() {
-                let known = actions.len();
-                self.core.step(now, event, &mut actions);
-                // Samples are answered before anything else is stepped.
-                next.extend(actions[known..].iter().filter_map(|action| match action {
-                    Action::Sample { node } => Some(self.sampled(node)),
-                    _ => None,
-                }));
-            }
+            woken = event == Event::Woke;
+            self.step_one(now, event, &mut actions, process);
+        }
+        // The turn ends: what the registry has to say to others goes out in one message.
+        if !woken && self.core.deadline().is_some_and(|at| at <= now) {
+            self.step_one(now, Event::Woke, &mut actions, process);
         }
         // First of all, so that whoever hears of a change finds it in `members`.
         self.show(now, &actions);
@@ -183,6 +321,34 @@ impl Driver {
             health: view.health(),
             metrics: view.metrics(),
         });
+    }
+
+    /// Steps the core with one event, and answers what it asks for at once.
+    fn step_one(
+        &mut self,
+        now: Instant,
+        event: Event,
+        actions: &mut Vec<Action>,
+        process: &Process,
+    ) {
+        let mut next = VecDeque::from([event]);
+        while let Some(event) = next.pop_front() {
+            let known = actions.len();
+            self.core.step(now, event, actions);
+            for action in &actions[known..] {
+                match action {
+                    Action::Sample { node } => next.push_back(self.sampled(node)),
+                    Action::Check { id, pid } => {
+                        let pid = pid_of(pid, &mut self.atoms);
+                        next.push_back(Event::Checked {
+                            id: *id,
+                            alive: pid.is_some_and(|pid| self.watched.is_alive(&pid, process)),
+                        });
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     fn show(&mut self, now: Instant, actions: &[Action]) {
@@ -237,19 +403,85 @@ impl Driver {
                 }
             }
             // Answered already.
-            Action::Sample { .. } => {}
+            Action::Sample { .. } | Action::Check { .. } => {}
             Action::Evict { node } => {
                 info!(%node, "a dead member is disconnected");
                 self.node.disconnect(node.as_str());
             }
             Action::EvictAt { at, node } => self.evict_at(&at, &node, process),
             Action::Answer { call, answer } => {
-                if let Some(waiting) = self.calls.remove(&call) {
-                    // Whoever asked may have given up.
-                    let _ = waiting.send(answer);
+                if answer == Answer::Left {
+                    // From now on nothing is heard of other nodes.
+                    self.registry.table.clear();
+                }
+                if let Some(asked) = self.calls.remove(&call) {
+                    self.reply(asked, answer);
                 }
             }
+            Action::Table(change) => self.table(&change),
+            Action::Lost(loss) => self.lost(&loss, process),
+            Action::Promoted { key, pid } => self.promoted(&key, &pid, process),
+            Action::Resolve { id, older, younger } => {
+                let conflict = Conflict::of(&older, &younger);
+                let resolvers = &self.registry.resolvers;
+                self.verdicts
+                    .start(resolvers, id, conflict, self.verdict_time);
+            }
             Action::Notify(notice) => self.notify(notice, process),
+        }
+    }
+
+    fn table(&mut self, change: &Change) {
+        self.registry.table.apply(change, &mut self.atoms);
+        if self.registry_events.receiver_count() > 0
+            && let Some(told) = Told::change(change, &mut self.atoms)
+        {
+            // An error: the last subscriber has just gone.
+            let _ = self.registry_events.send(told);
+        }
+    }
+
+    /// A process of this node, or one that this node answers for, has lost its name.
+    fn lost(&mut self, loss: &Loss, process: &Process) {
+        let Some(pid) = pid_of(&loss.pid, &mut self.atoms) else {
+            return;
+        };
+        let kept = loss.kept.as_ref();
+        let kept = kept.and_then(|kept| pid_of(kept, &mut self.atoms));
+        let kept = kept.map_or_else(|| Term::atom("nil"), Term::from);
+        let name = term_of(loss.key.name());
+        match loss.on_conflict {
+            OnConflict::Exit => {
+                let reason = Term::tuple([Term::atom("name_conflict"), name, kept]);
+                process.send_exit(&pid, reason);
+            }
+            OnConflict::Notify | OnConflict::Standby => {
+                let scope = question::scope_term(loss.key.scope());
+                self.tell(&pid, [Term::atom("lost"), scope, name, kept], process);
+            }
+        }
+        if let Some(told) = Told::lost(loss, &mut self.atoms) {
+            let _ = self.registry_events.send(told);
+        }
+    }
+
+    fn promoted(&mut self, key: &registry::Key, pid: &[u8], process: &Process) {
+        if let Some(pid) = pid_of(pid, &mut self.atoms) {
+            let scope = question::scope_term(key.scope());
+            let event = [Term::atom("promoted"), scope, term_of(key.name())];
+            self.tell(&pid, event, process);
+        }
+        if let Some(told) = Told::promoted(key, pid, &mut self.atoms) {
+            let _ = self.registry_events.send(told);
+        }
+    }
+
+    /// `{tiebeam, Cluster, Event}` to a process that is registered here.
+    fn tell(&self, pid: &Pid, event: impl Into<Vec<Term>>, process: &Process) {
+        let cluster = Term::binary(self.core.view().cluster());
+        let message = Term::tuple([Term::atom("tiebeam"), cluster, Term::tuple(event)]);
+        if let Err(error) = process.send(pid, message) {
+            warn!(process = ?pid, "a process was not told of its name: {error}");
         }
     }
 
@@ -340,6 +572,8 @@ impl Driver {
 
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
+        // A timer takes up to a millisecond even for what is over; the core may ask for a thousand turns on end.
+        Some(deadline) if deadline <= tokio::time::Instant::now() => tokio::task::yield_now().await,
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }

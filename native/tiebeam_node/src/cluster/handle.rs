@@ -7,9 +7,13 @@ use tiebeam_core::{Answer, Command, Health, Member, Metrics};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::cluster::event::{ClusterEvent, ClusterEvents};
+use crate::cluster::groups::Groups;
+use crate::cluster::registry::{Registry, Shared};
+use crate::process::ReplyTo;
 
-/// Requests of handles that may wait. A handle beyond it waits for its turn.
-pub(super) const MAX_REQUESTS: usize = 16;
+/// Requests of handles that may wait, of a few kilobytes at most: as many as some turns of the driver take. A handle beyond
+/// it waits for its turn.
+pub(super) const MAX_REQUESTS: usize = 256;
 
 /// This node's part in a cluster. Clones are the same; dropping all of them changes nothing: the node stays a member
 /// until [`ClusterHandle::leave`] or [`Node::stop`](crate::Node::stop).
@@ -19,12 +23,21 @@ pub struct ClusterHandle {
     pub(super) vitals: SharedVitals,
     pub(super) events: broadcast::WeakSender<ClusterEvent>,
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) registry: Shared,
 }
 
-/// What a handle asks of the driver.
+/// What is asked of the driver.
 pub(super) struct Request {
     pub(super) command: Command,
-    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) asked: Asked,
+}
+
+/// Who waits for the answer.
+pub(super) enum Asked {
+    /// A handle of this node.
+    Handle(oneshot::Sender<Answer>),
+    /// A process, on whatever node.
+    Process(ReplyTo),
 }
 
 /// How the driver's core is, as of its last step.
@@ -88,7 +101,17 @@ impl ClusterHandle {
         self.vitals.get().metrics
     }
 
-    /// From now on tells of every change. A subscriber that reads [`ClusterHandle::members`] after it subscribed misses
+    /// The names of the cluster, in the scope `"default"`.
+    pub fn registry(&self) -> Registry {
+        Registry::new(self.registry.clone())
+    }
+
+    /// The groups of the cluster, in the scope `"default"`.
+    pub fn groups(&self) -> Groups {
+        Groups::new(self.registry.clone())
+    }
+
+    /// From now on tells of every change of the members. A subscriber that reads [`ClusterHandle::members`] after it subscribed misses
     /// nothing.
     pub fn subscribe(&self) -> ClusterEvents {
         let receiver = match self.events.upgrade() {
@@ -132,13 +155,17 @@ impl ClusterHandle {
 
     async fn command(&self, command: Command) -> Result<(), CommandError> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { command, answer };
+        let request = Request {
+            command,
+            asked: Asked::Handle(answer),
+        };
         self.requests
             .send(request)
             .await
             .map_err(|_| CommandError::Ended)?;
         match answered.await.map_err(|_| CommandError::Ended)? {
-            Answer::Done => Ok(()),
+            // The registry's answers are to its own commands.
+            Answer::Done | Answer::Registry(_) => Ok(()),
             Answer::Left => Err(CommandError::Left),
             Answer::TooLong { bytes, limit } => Err(CommandError::TooLong { bytes, limit }),
             Answer::Busy { limit } => Err(CommandError::Busy { limit }),
