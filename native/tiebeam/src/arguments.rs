@@ -37,6 +37,10 @@ pub(crate) enum Command {
     Rpc(RpcArguments),
     /// Show the cluster's members, as a node sees them.
     Members(MembersArguments),
+    /// Show the names of the cluster's registry, as a member has them in its table.
+    Names(RegistryArguments),
+    /// Show the groups of the cluster's registry and their members, as a member has them in its table.
+    Groups(RegistryArguments),
     /// Watch the cluster through one of its members: who is there, what happens, how busy that member is.
     ///
     /// In a terminal a page that keeps itself up to date; otherwise a line per event, after one per member. Ends at
@@ -158,6 +162,26 @@ pub(crate) struct MembersArguments {
     #[command(flatten)]
     pub(crate) network: NetworkArguments,
     /// Print a JSON array of objects instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How many seconds to wait for the answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) timeout: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegistryArguments {
+    /// The member to ask.
+    #[arg(value_name = "NAME@HOST")]
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) cookie: CookieArguments,
+    #[command(flatten)]
+    pub(crate) network: NetworkArguments,
+    /// Of this scope; for names, global is that of OTP's global.
+    #[arg(long, value_name = "SCOPE", default_value = "default")]
+    pub(crate) scope: String,
+    /// Print a JSON array of objects instead of a table; terms are written in Erlang syntax.
     #[arg(long)]
     pub(crate) json: bool,
     /// How many seconds to wait for the answer.

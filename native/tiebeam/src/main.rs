@@ -6,6 +6,7 @@ mod commands;
 mod failure;
 mod fixture;
 mod member;
+mod registry;
 mod visitor;
 
 use std::io::IsTerminal;
@@ -53,6 +54,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             Command::Node(arguments) => commands::node::run(arguments).await,
             Command::Demo(arguments) => commands::demo::run(arguments).await,
             Command::Members(arguments) => commands::members::run(arguments).await,
+            Command::Names(arguments) => commands::names::run(arguments).await,
+            Command::Groups(arguments) => commands::groups::run(arguments).await,
             Command::Ping(arguments) => commands::ping::run(arguments).await,
             Command::Rpc(arguments) => commands::rpc::run(arguments).await,
             Command::Watch(arguments) => commands::watch::run(arguments).await,

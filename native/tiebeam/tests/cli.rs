@@ -786,6 +786,70 @@ fn a_plain_beam_node_that_stands_still_is_known_dead_in_three_seconds_and_return
     assert_frozen_is_dead(&host, survivors, ("p@127.0.0.1", &plain), "plain");
 }
 
+/// What a plain node asks of a member over the network.
+fn ask(host: &Host, member: &str, request: &tiebeam_node::Term) -> tiebeam_node::Term {
+    use tiebeam_node::{Config, Cookie, EpmdMode, Node};
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let config = Config::new("asker@127.0.0.1", Cookie::new("secret"))
+            .hidden(true)
+            .listen(Ipv4Addr::LOCALHOST.into())
+            .epmd(EpmdMode::LookUpOnly, host.epmd);
+        let node = Node::start(config).await.unwrap();
+        let reply = node.call_term(("tiebeam", member), request.clone(), SOON);
+        let reply = reply.await.unwrap();
+        node.stop().await;
+        reply
+    })
+}
+
+#[test]
+fn names_and_groups_are_shown_until_their_node_is_killed() {
+    let host = Host::new();
+    let fast = ["--profile", "fast", "--join", "a@127.0.0.1"];
+    let a = "a@127.0.0.1";
+    let _a = host.node(a, &fast[..2]);
+    let b = host.node("b@127.0.0.1", &fast);
+    for node in [a, "b@127.0.0.1"] {
+        let alive = [(a, "alive"), ("b@127.0.0.1", "alive")];
+        await_members(&host, node, &alive);
+    }
+    let cookie = ["--cookie", "secret"];
+    let whereis = ["rpc", "b@127.0.0.1", "erlang", "whereis", "[tiebeam]"];
+    let pid = host.tiebeam(&[&whereis[..], &cookie].concat());
+    let pid = stdout(&pid).trim().to_owned();
+    for request in [
+        format!("{{register, default, <<\"db\">>, {pid}, #{{zone => 1}}}}"),
+        format!("{{register, other, hidden, {pid}}}"),
+        format!("{{join, default, workers, {pid}}}"),
+    ] {
+        let request = tiebeam_node::Term::parse(&request).unwrap();
+        assert!(ask(&host, "b@127.0.0.1", &request).is_atom("ok"));
+    }
+
+    let json = |name: &str, meta: &str| {
+        format!(r#"[{{"name":"{name}","node":"b@127.0.0.1","pid":"{pid}","meta":"{meta}"}}]"#)
+    };
+    let names = [&["names", a, "--json"][..], &cookie].concat();
+    let groups = [&["groups", a, "--json"][..], &cookie].concat();
+    host.until(&names, &json(r#"<<\"db\">>"#, "#{zone => 1}"));
+    host.until(&groups, &json("workers", "nil"));
+    let other = [&names[..], &["--scope", "other"]].concat();
+    host.until(&other, &json("hidden", "nil"));
+    let table = host.tiebeam(&[&["names", a][..], &cookie].concat());
+    let mut lines = stdout(&table).lines().map(str::split_whitespace);
+    let heads = ["NAME", "NODE", "PID", "METADATA"];
+    assert!(lines.next().unwrap().eq(heads));
+    let row = ["<<\"db\">>", "b@127.0.0.1", &pid, "#{zone", "=>", "1}"];
+    assert!(lines.next().unwrap().eq(row), "{table:?}");
+
+    b.signal("-KILL");
+    host.until(&names, "[]");
+    host.until(&groups, "[]");
+    let output = host.tiebeam(&["names", "b@127.0.0.1", "--cookie", "secret"]);
+    assert_fails(&output, &["b@127.0.0.1"]);
+}
+
 #[test]
 fn a_node_that_is_no_member_says_so() {
     let host = Host::new();

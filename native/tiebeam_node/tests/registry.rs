@@ -202,11 +202,11 @@ async fn a_name_is_found_here_at_once_and_on_the_other_node_soon() {
     let mut events = there.subscribe();
     here.update_meta("cache", &7).await.unwrap();
     assert_eq!(here.lookup("cache").unwrap().meta::<u8>().unwrap(), 7);
-    event(&mut events, |event| match event {
-        RegistryEvent::Updated { name, .. } => Some(assert_eq!(*name, Name::from("cache"))),
+    let updated = event(&mut events, |event| match event {
+        RegistryEvent::Updated { name, .. } => Some(name.clone()),
         _ => None,
-    })
-    .await;
+    });
+    assert_eq!(updated.await, Name::from("cache"));
     assert_eq!(there.lookup("cache").unwrap().meta::<u8>().unwrap(), 7);
     assert_eq!((there.count(), there.names()), (1, vec!["cache".into()]));
     assert_eq!(
@@ -712,10 +712,9 @@ async fn any_node_asks_and_registers_its_own_processes() {
             .await
             .is_atom("ok")
     );
-    let member = Term::tuple([pid(), Term::from(tiebeam_node::Map::new())]);
     assert_eq!(
         with("members", vec![Term::atom("g")]).await,
-        Term::list([member])
+        Term::list([pid()])
     );
     // The whole cluster sees it, registered on the node that was asked.
     let there = on_b.registry();

@@ -1,7 +1,9 @@
 //! What the program can be told to do, a file per command.
 
 pub(crate) mod demo;
+pub(crate) mod groups;
 pub(crate) mod members;
+pub(crate) mod names;
 pub(crate) mod node;
 pub(crate) mod ping;
 pub(crate) mod rpc;

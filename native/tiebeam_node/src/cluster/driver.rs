@@ -216,11 +216,24 @@ impl Driver {
     ) -> Option<Event> {
         let node = call.from().node.clone();
         let (_, reply_to) = call.into_parts();
-        let refused = pid
-            .filter(|pid| pid.node != node && pid.node != *self.node.name())
-            .map(|pid| RegistryError::Elsewhere { pid });
-        if let Some(error) = refused {
-            if let Err(error) = reply_to.reply_term(question::answer(Err(error))) {
+        let refused = pid.and_then(|pid| {
+            let own = pid.node == *self.node.name();
+            if pid.node != node && !own {
+                let elsewhere = RegistryError::Elsewhere { pid };
+                Some(question::answer(Err(elsewhere)))
+            } else if !own && self.node.router().connection(&pid.node).is_none() {
+                // A monitor would dial: nobody makes this node call on others by naming a pid.
+                let text = format!(
+                    "{} is not connected, so {pid:?} cannot be watched",
+                    pid.node
+                );
+                Some(question::invalid(text))
+            } else {
+                None
+            }
+        });
+        if let Some(refusal) = refused {
+            if let Err(error) = reply_to.reply_term(refusal) {
                 debug!("a reply was not sent: {error}");
             }
             return None;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tiebeam_core::registry::{Command, OnConflict};
-use tiebeam_wire::{Atom, Map, Pid, Term};
+use tiebeam_wire::{Atom, Pid, Term};
 
 use crate::cluster::groups::Groups;
 use crate::cluster::name::{Name, term_of};
@@ -85,7 +85,8 @@ impl Read {
             Self::Lookup(name) => Registry::new(shared).lookup(name).map_or_else(nil, pair),
             Self::Members(group) => {
                 let members = Groups::new(shared).members(group);
-                Term::list(members.into_iter().map(pair).collect::<Vec<_>>())
+                let pids = members.into_iter().map(|member| Term::from(member.pid));
+                Term::list(pids.collect::<Vec<_>>())
             }
             Self::Names if scope == GLOBAL_SCOPE => {
                 let names = Registry::new(shared);
@@ -136,7 +137,7 @@ fn triple(name: Term, registration: Registration) -> Term {
 fn meta_term(registration: &Registration) -> Term {
     registration
         .meta_term()
-        .unwrap_or_else(|_| Term::from(Map::new()))
+        .unwrap_or_else(|_| Term::atom("nil"))
 }
 
 fn read(scope: &Term, read: Result<Read, Term>) -> Result<Question, Term> {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tiebeam_core::NodeName;
 use tiebeam_core::registry::name::NameError;
 use tiebeam_core::registry::{Answer, Command, Keep, OnConflict, Refusal, What};
-use tiebeam_wire::{DecodeError, Map, Pid, Term, decode};
+use tiebeam_wire::{DecodeError, Pid, Term, decode};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::cluster::handle::{Asked, Request};
@@ -419,7 +419,7 @@ pub struct RegisterOptions {
 }
 
 impl RegisterOptions {
-    /// No metadata (`%{}`), and [`OnConflict::Notify`].
+    /// No metadata (`nil`), and [`OnConflict::Notify`].
     pub fn new() -> Self {
         Self {
             meta: no_meta(),
@@ -463,9 +463,9 @@ impl Default for RegisterOptions {
     }
 }
 
-/// `%{}`.
+/// `nil`.
 pub(super) fn no_meta() -> Arc<[u8]> {
-    term_bytes(&Term::from(Map::new()))
+    term_bytes(&Term::atom("nil"))
 }
 
 pub(super) fn meta_bytes<T: serde::Serialize + ?Sized>(
