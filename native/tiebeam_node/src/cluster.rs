@@ -9,7 +9,10 @@
 //!
 //! The driver's contract, as in `tiebeam_core`: this process alone steps the core; `now` never goes back, and is read when
 //! the step is made, so that the core sees how late its timers are; actions are carried out in order; a send is best
-//! effort; it wakes at the deadline. It decides nothing.
+//! effort; it wakes at the deadline, and at the end of each turn if that is due. It decides nothing.
+//!
+//! Names and groups are looked up in a table that this process alone writes, before it answers; whoever looks up shares it
+//! and never waits for this process.
 //!
 //! Any node, with or without Tiebeam, may ask its process, as in `GenServer.call({:tiebeam, node}, :members)`:
 //!
@@ -20,6 +23,20 @@
 //! | `:metrics` | `%{sent: 12, received: 11, ...}`, the fields of [`Metrics`](tiebeam_core::Metrics) |
 //! | `{:subscribe, pid}` | `:ok`, and from then on `{:tiebeam, cluster, event}` to `pid`, where `cluster` is the identity of the cluster as a string; `{:error, {:too_many_subscribers, limit}}`; `{:error, :noconnection}` if `pid` is of a node that is not connected |
 //! | `{:unsubscribe, pid}` | `:ok` |
+//! | `{:whereis, scope, name}` | a pid, or `nil` |
+//! | `{:lookup, scope, name}` | `{pid, metadata}`, or `nil` |
+//! | `{:register, scope, name, pid}`, and with `metadata` | `:ok`; `{:error, {:taken, pid}}`; `{:error, :noproc}`; `{:error, {:invalid, text}}`, where the text says what, and the limit |
+//! | `{:unregister, scope, name}` | `:ok`; `{:error, :unknown}`; `{:error, {:taken, pid}}` if it was registered elsewhere |
+//! | `{:members, scope, group}` | `[pid]` |
+//! | `{:join, scope, group, pid}`, and with `metadata`; `{:leave, scope, group, pid}` | as for names |
+//! | `{:names, scope}` | `[{name, pid, metadata}]`, in no particular order |
+//! | `{:groups, scope}` | `[{group, [{pid, metadata}]}]`, in no particular order |
+//!
+//! A scope is an atom or the binary of its text; where no metadata is given, the scope may be left out, and is `:default`. The scope
+//! `:global` is that of OTP's `global`, and read only. A process is registered for who asks only if it is of the node that
+//! asks, or of this one; this one then answers for it, and watches it: a plain BEAM node takes part in the registry through
+//! any member. A process that loses its name to an older registration is told `{:tiebeam, cluster, {:lost, scope, name, kept}}`,
+//! where `kept` is the pid that has it now, or `nil`.
 //!
 //! A subscriber is monitored, and forgotten when it ends. Events are `{:member, :up | :suspect | :recovered | :updated |
 //! :down | :left, member}`, `{:contested, member, reason}`, `{:conflict, member, creation}`, `{:refused, node, cluster}`,
@@ -96,10 +113,14 @@ impl Node {
     /// ```
     ///
     /// Runs as a process with a registered name ([`ClusterConfig::process`]) until the node leaves or stops. If that
-    /// process is killed, the handles keep the members they saw last, and the cluster can be started again.
+    /// process is killed, the handles keep the members they saw last and know no names any more, and the cluster can be
+    /// started again.
     ///
     /// Any node may ask this process, as in `GenServer.call({:tiebeam, node}, :members)`: `:members`, `:health`,
-    /// `:metrics`, `{:subscribe, pid}`, `{:unsubscribe, pid}`. A subscriber gets `{:tiebeam, cluster, event}`, where `cluster`
+    /// `:metrics`, `{:subscribe, pid}`, `{:unsubscribe, pid}`; `{:whereis, scope, name}`, `{:lookup, scope, name}`,
+    /// `{:register, scope, name, pid}` and `{:register, scope, name, pid, metadata}`, `{:unregister, scope, name}`,
+    /// `{:names, scope}`; `{:members, scope, group}`, `{:join, scope, group, pid}`, `{:leave, scope, group, pid}`,
+    /// `{:groups, scope}`. A subscriber gets `{:tiebeam, cluster, event}`, where `cluster`
     /// is the identity of the cluster.
     ///
     /// # Cancel safety

@@ -458,9 +458,7 @@ impl Node {
 
     /// Whether a process of this node lives.
     pub fn is_process_alive(&self, pid: &Pid) -> bool {
-        self.router()
-            .process(pid)
-            .is_some_and(|entry| entry.is_alive())
+        self.router().is_alive(pid)
     }
 
     /// How many signals wait in the mailbox of a process of this node.

@@ -244,6 +244,15 @@ impl Router {
             .map(|entry| Arc::clone(&entry))
     }
 
+    /// Whether a process of this incarnation of this node lives.
+    pub(crate) fn is_alive(&self, pid: &Pid) -> bool {
+        if pid.creation != self.creation || pid.node != self.name || pid.id >> ID_BITS != 0 {
+            return false;
+        }
+        let entry = self.processes.get(&Self::key(pid));
+        entry.is_some_and(|entry| entry.is_alive())
+    }
+
     pub(crate) fn processes(&self) -> Vec<Pid> {
         self.processes
             .iter()

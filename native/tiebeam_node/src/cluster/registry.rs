@@ -369,16 +369,12 @@ impl Registry {
         names
     }
 
-    /// How many names the scope has. Reads the whole local table, never waits.
+    /// How many names the scope has. Reads a local table, never waits.
     pub fn count(&self) -> usize {
         if &*self.shared.scope == GLOBAL_SCOPE {
             return self.shared.node.global().registered_names().len();
         }
-        let mut count = 0;
-        self.shared
-            .table
-            .each_name(&self.shared.scope, |_, _| count += 1);
-        count
+        self.shared.table.count(&self.shared.scope)
     }
 
     /// From now on tells of every change of the names of this scope. Whoever looks up after this call misses nothing.

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dashmap::DashMap;
 use tiebeam_core::NodeName;
@@ -55,8 +55,9 @@ impl Place for (&str, &[u8]) {
 
 impl Hash for dyn Place + '_ {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.scope().hash(state);
-        self.name().hash(state);
+        // Where one ends and the other begins is a matter of equality.
+        state.write(self.scope().as_bytes());
+        state.write(self.name());
     }
 }
 impl PartialEq for dyn Place + '_ {
@@ -92,6 +93,8 @@ type Waiting = HashMap<(String, Name), (usize, Arc<Notify>)>;
 #[derive(Debug, Default)]
 pub(super) struct Table {
     names: Map<Row>,
+    /// How many names each scope has.
+    counts: RwLock<HashMap<String, usize>>,
     groups: Map<HashMap<Pid, Row>>,
     /// How many wait for a change of a name, by scope and name, and what wakes them.
     waiting: Mutex<Waiting>,
@@ -113,6 +116,16 @@ impl Table {
         self.names
             .get(&place as &dyn Place)
             .map(|row| row.pid.clone())
+    }
+
+    /// How many names a scope has.
+    pub(super) fn count(&self, scope: &str) -> usize {
+        let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
+        counts.get(scope).copied().unwrap_or(0)
+    }
+
+    fn counted(&self, change: impl FnOnce(&mut HashMap<String, usize>)) {
+        change(&mut self.counts.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Calls `each` with all names of a scope, in no particular order; it must not use the table.
@@ -147,7 +160,15 @@ impl Table {
         match change {
             Change::Registered(entry) | Change::Updated(entry) | Change::Replaced { entry, .. } => {
                 match Row::of(entry, atoms) {
-                    Some(row) => drop(self.names.insert(Address(entry.key.clone()), row)),
+                    Some(row) => {
+                        let known = self.names.insert(Address(entry.key.clone()), row);
+                        if known.is_none() {
+                            self.counted(|counts| match counts.get_mut(entry.key.scope()) {
+                                Some(count) => *count += 1,
+                                None => drop(counts.insert(entry.key.scope().to_owned(), 1)),
+                            });
+                        }
+                    }
                     // A node that sends such a thing has made a name that leads nowhere.
                     None => self.remove(&entry.key),
                 }
@@ -178,7 +199,15 @@ impl Table {
             }
             Change::Purged { node, creation, .. } => {
                 let stays = |row: &Row| row.node != *node || row.creation != *creation;
-                self.names.retain(|_, row| stays(row));
+                self.counted(|counts| {
+                    self.names.retain(|name, row| {
+                        let stays = stays(row);
+                        if !stays {
+                            uncount(counts, name.0.scope());
+                        }
+                        stays
+                    });
+                });
                 self.groups.retain(|_, members| {
                     members.retain(|_, row| stays(row));
                     !members.is_empty()
@@ -191,13 +220,16 @@ impl Table {
     /// Forgets all: this node takes no part any more, and what it knew grows old.
     pub(super) fn clear(&self) {
         self.names.clear();
+        self.counted(HashMap::clear);
         self.groups.clear();
         self.notify_all();
     }
 
     fn remove(&self, key: &Key) {
         let place = (key.scope(), key.name());
-        self.names.remove(&place as &dyn Place);
+        if self.names.remove(&place as &dyn Place).is_some() {
+            self.counted(|counts| uncount(counts, key.scope()));
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -233,6 +265,15 @@ impl Table {
             table: self,
             key,
             notify,
+        }
+    }
+}
+
+fn uncount(counts: &mut HashMap<String, usize>, scope: &str) {
+    if let Some(count) = counts.get_mut(scope) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(scope);
         }
     }
 }
@@ -312,4 +353,158 @@ pub(super) fn term_bytes(term: &Term) -> Arc<[u8]> {
     let mut bytes = Vec::with_capacity(64);
     encode::encode(term, &mut bytes);
     bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tiebeam_core::registry::{Command, Departure, OnConflict, Output};
+    use tiebeam_core::{CallId, Instant};
+
+    use super::*;
+
+    /// Changes as a core of this node makes them.
+    fn changes(node: &str, commands: impl IntoIterator<Item = Command>) -> Vec<Change> {
+        let mut core = tiebeam_core::registry::Registry::new(tiebeam_core::registry::Config {
+            node: NodeName::parse(node).unwrap(),
+            creation: 1,
+            epoch: 1,
+            limits: tiebeam_core::registry::Limits::default(),
+        });
+        let mut outputs = Vec::new();
+        for command in commands {
+            core.asked(Instant::ZERO, CallId(0), command, &mut outputs);
+        }
+        let change = |output| match output {
+            Output::Table(change) => Some(change),
+            _ => None,
+        };
+        outputs.into_iter().filter_map(change).collect()
+    }
+
+    fn pid(id: u32) -> Pid {
+        Pid {
+            node: Atom::of("a@h"),
+            id,
+            serial: 0,
+            creation: 1,
+        }
+    }
+
+    fn register(scope: &str, name: &str, pid: Arc<[u8]>) -> Command {
+        Command::Register {
+            scope: scope.to_owned(),
+            name: Name::from(name).bytes().clone(),
+            pid,
+            meta: term_bytes(&Term::atom("nil")),
+            on_conflict: OnConflict::Notify,
+            resolve: false,
+        }
+    }
+
+    fn join(group: &str, pid: &Pid) -> Command {
+        Command::Join {
+            scope: "s".to_owned(),
+            group: Name::from(group).bytes().clone(),
+            pid: pid_bytes(pid),
+            meta: term_bytes(&Term::atom("nil")),
+        }
+    }
+
+    fn apply(table: &Table, changes: &[Change]) {
+        let mut atoms = Atoms::default();
+        for change in changes {
+            table.apply(change, &mut atoms);
+        }
+    }
+
+    #[test]
+    fn names_are_counted_by_scope_and_go_with_their_owner_alone() {
+        let table = Table::default();
+        let of = |id| pid_bytes(&pid(id));
+        apply(
+            &table,
+            &changes(
+                "a@h",
+                [
+                    register("s", "one", of(1)),
+                    register("s", "one", of(1)),
+                    register("s", "two", of(1)),
+                    register("t", "one", of(2)),
+                    join("g", &pid(1)),
+                ],
+            ),
+        );
+        apply(
+            &table,
+            &changes("b@h", [register("s", "three", of(3)), join("g", &pid(3))]),
+        );
+        assert_eq!((table.count("s"), table.count("t")), (3, 1));
+        assert_eq!(table.pid("s", &"one".into()), Some(pid(1)));
+        assert_eq!(table.pid("t", &"one".into()), Some(pid(2)));
+        assert_eq!(table.members("s", &"g".into()).len(), 2);
+        let purged = |creation| Change::Purged {
+            node: NodeName::parse("a@h").unwrap(),
+            creation,
+            departure: Departure::Down,
+        };
+        // Another life of the owner is another owner.
+        apply(&table, &[purged(2)]);
+        assert_eq!(table.count("s"), 3);
+        apply(&table, &[purged(1)]);
+        assert_eq!((table.count("s"), table.count("t")), (1, 0));
+        let mut names = Vec::new();
+        table.each_name("s", |name, row| {
+            names.push((Name::of(name), row.pid.clone()))
+        });
+        assert_eq!(names, [("three".into(), pid(3))]);
+        assert_eq!(table.members("s", &"g".into())[0].pid, pid(3));
+        table.clear();
+        assert_eq!(table.count("s"), 0);
+        assert!(table.members("s", &"g".into()).is_empty());
+    }
+
+    /// A peer may send anything for a pid.
+    #[test]
+    fn what_is_no_pid_is_no_row() {
+        let table = Table::default();
+        let name = Name::from("one");
+        let good = register("s", "one", pid_bytes(&pid(1)));
+        apply(&table, &changes("a@h", [good]));
+        for bad in [&b"x"[..], &[131], &term_bytes(&Term::from(7))] {
+            apply(&table, &changes("b@h", [register("s", "one", bad.into())]));
+            assert_eq!((table.pid("s", &name), table.count("s")), (None, 0));
+        }
+        let mut long = pid_bytes(&pid(1)).to_vec();
+        long.push(0);
+        assert_eq!(pid_of(&long, &mut Atoms::default()), None);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_name_is_woken_and_leaves_nothing_behind() {
+        let table = Arc::new(Table::default());
+        let wait = |name: &'static str| {
+            let table = Arc::clone(&table);
+            async move {
+                let name = Name::from(name);
+                let watch = table.watch("s", &name);
+                watch.until(|| table.pid("s", &name)).await
+            }
+        };
+        let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(wait("one"))).collect();
+        let given_up = tokio::time::timeout(Duration::ZERO, wait("two")).await;
+        assert!(given_up.is_err());
+        while table.waited_for.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let of = pid_bytes(&pid(1));
+        apply(&table, &changes("a@h", [register("s", "one", of)]));
+        for waiting in waiting {
+            assert_eq!(waiting.await.unwrap(), pid(1));
+        }
+        assert_eq!(wait("one").await, pid(1));
+        assert_eq!(table.waited_for.load(Ordering::SeqCst), 0);
+        assert!(table.waiting().is_empty());
+    }
 }
