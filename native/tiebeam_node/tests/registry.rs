@@ -336,7 +336,7 @@ async fn after_a_cut_the_older_registration_stays_and_nothing_else_is_lost() {
     seen(&on_a, &[(A, Status::Alive), (B, Status::Dead)]).await;
     seen(&on_b, &[(A, Status::Dead), (B, Status::Alive)]).await;
 
-    const NAMES: i32 = 100;
+    const NAMES: i32 = 1000;
     let on = |node: &Node| node.spawn_anonymous().unwrap();
     let (mut old, only_a, only_b) = (on(&a), on(&a), on(&b));
     for name in 0..NAMES {
@@ -660,6 +660,40 @@ async fn ten_thousand_names_are_seen_by_the_others_and_by_who_comes_later() {
     };
     within("the end of all names on c", gone).await;
     stop([a, b, c]).await;
+}
+
+#[tokio::test]
+async fn names_end_with_the_clusters_process_and_come_back_with_the_next() {
+    let ([a, b], [on_a, on_b]) = pair().await;
+    let (here, there) = (on_a.registry(), on_b.registry());
+    let (own, other) = (a.spawn_anonymous().unwrap(), b.spawn_anonymous().unwrap());
+    here.register("own", own.pid()).await.unwrap();
+    there.register("other", other.pid()).await.unwrap();
+    has(&here, "other", other.pid()).await;
+    has(&there, "own", own.pid()).await;
+    let mut events = here.subscribe();
+    a.send_exit(&a.whereis("tiebeam").unwrap(), Term::atom("kill"));
+    let ended = async { while events.recv().await.is_some() {} };
+    within("the end of the driver", ended).await;
+    assert_eq!((here.count(), here.whereis("other")), (0, None));
+    assert!(matches!(
+        here.register("own", own.pid()).await,
+        Err(RegistryError::Ended)
+    ));
+
+    let free_again = async {
+        while a.whereis("tiebeam").is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the end of the process", free_again).await;
+    let on_a = a.cluster(settings()).await.unwrap();
+    let here = on_a.registry();
+    has(&here, "other", other.pid()).await;
+    free(&there, "own").await;
+    here.register("own", own.pid()).await.unwrap();
+    has(&there, "own", own.pid()).await;
+    stop([a, b]).await;
 }
 
 /// What a plain BEAM node does with `GenServer.call({:tiebeam, node}, request)`.
