@@ -850,6 +850,71 @@ fn names_and_groups_are_shown_until_their_node_is_killed() {
     assert_fails(&output, &["b@127.0.0.1"]);
 }
 
+/// A node without Tiebeam takes part through any member, which watches its process.
+#[test]
+fn a_plain_beam_node_registers_at_one_member_and_asks_another() {
+    let host = Host::new();
+    let fast = ["--profile", "fast", "--join", "a@127.0.0.1"];
+    let (a, b, p) = ("a@127.0.0.1", "b@127.0.0.1", "p@127.0.0.1");
+    let _a = host.node(a, &fast[..2]);
+    let _b = host.node(b, &fast);
+    let Some(plain) = host.beam(p) else { return };
+    for node in [a, b] {
+        await_members(&host, node, &[(a, "alive"), (b, "alive")]);
+    }
+    let cookie = ["--cookie", "secret"];
+    let rpc = |module: &str, function: &str, args: &str| {
+        let output = host.tiebeam(&[&["rpc", p, module, function, args][..], &cookie].concat());
+        assert!(output.stderr.is_empty(), "{output:?}");
+        stdout(&output).trim().to_owned()
+    };
+    let call = |member: &str, request: String| {
+        let args = format!("[{{tiebeam, '{member}'}}, {request}]");
+        rpc("gen_server", "call", &args)
+    };
+    let pid = rpc("erlang", "whereis", "[init]");
+    let registered = call(a, format!("{{register, default, <<\"db\">>, {pid}}}"));
+    assert_eq!(registered, "ok");
+    let names = [&["names", b, "--json"][..], &cookie].concat();
+    let name = r#"<<\"db\">>"#;
+    host.until(
+        &names,
+        &format!(r#"[{{"name":"{name}","node":"{p}","pid":"{pid}","meta":"nil"}}]"#),
+    );
+    let whereis = || "{whereis, default, <<\"db\">>}".to_owned();
+    assert_eq!(call(b, whereis()), pid);
+    let other = rpc("erlang", "whereis", "[kernel_sup]");
+    let taken = call(b, format!("{{register, default, <<\"db\">>, {other}}}"));
+    assert_eq!(taken, format!("{{error,{{taken,{pid}}}}}"));
+    let foreign = host.tiebeam(&[
+        "rpc",
+        a,
+        "erlang",
+        "whereis",
+        "[tiebeam]",
+        "--cookie",
+        "secret",
+    ]);
+    let foreign = stdout(&foreign).trim();
+    let refused = call(b, format!("{{register, default, other, {foreign}}}"));
+    assert!(refused.starts_with("{error,{invalid,"), "{refused}");
+    let long = "x".repeat(2000);
+    let refused = call(a, format!("{{register, default, <<\"{long}\">>, {pid}}}"));
+    assert!(refused.contains("the limit is 1024"), "{refused}");
+
+    // `global` of the plain node is seen by all that it is connected with.
+    assert_eq!(
+        rpc("global", "register_name", &format!("[counter, {pid}]")),
+        "yes"
+    );
+    let args = format!("[{{tiebeam, '{b}'}}, {{whereis, global, counter}}]");
+    let whereis = ["rpc", p, "gen_server", "call", args.as_str()];
+    host.until(&[&whereis[..], &cookie].concat(), &pid);
+
+    plain.signal("-KILL");
+    host.until(&names, "[]");
+}
+
 #[test]
 fn a_node_that_is_no_member_says_so() {
     let host = Host::new();
