@@ -5,6 +5,7 @@
 //!
 //! - `register`: 16 callers, the names shared out among the first three nodes, each waits for its answer;
 //! - `visible`: from the first registration until all nodes have all names in their tables;
+//! - `memory`: what the program grew by, shared out; the first of several sizes is the one to trust;
 //! - `single`: one registration until another node's table shows it, quiet cluster, 1,000 times;
 //! - `look-up`: one thread, one name after the other; beside it a look-up in a bare `DashMap` by the same keys;
 //! - `join`: a fourth node starts its cluster, until it has all names; the longest registration elsewhere meanwhile;
@@ -49,7 +50,7 @@ async fn main() -> Result<(), Failure> {
         if json {
             let fields: Vec<_> = figures
                 .iter()
-                .map(|(what, value, _)| format!("\"{}\":{value:.3}", what.replace([' ', '-'], "_")))
+                .map(|(what, value, _)| format!("\"{}\":{value:.3}", what.to_lowercase().replace([' ', '-'], "_")))
                 .collect();
             println!("{{\"names\":{names},{}}}", fields.join(","));
         } else {
@@ -81,6 +82,7 @@ async fn measure(names: usize) -> Result<Figures, Failure> {
     let processes: Vec<_> = (0..CALLERS)
         .map(|caller| nodes[caller % 3].spawn_anonymous())
         .collect::<Result<_, _>>()?;
+    let resident_before = resident();
     let start_time = Instant::now();
     let visible: Vec<_> = registries
         .iter()
@@ -108,6 +110,10 @@ async fn measure(names: usize) -> Result<Figures, Failure> {
         tokio::time::timeout(LONGEST, node).await??;
     }
     figures.push(("visible", millis(start_time.elapsed()), "ms"));
+    if let (Some(before), Some(after)) = (resident_before, resident()) {
+        let bytes = after.saturating_sub(before) as f64 / (3 * names) as f64;
+        figures.push(("memory", bytes, "bytes a name and node"));
+    }
 
     let (middle, high) = single(&registries, processes[0].pid()).await?;
     figures.push(("single p50", millis(middle), "ms"));
@@ -191,7 +197,7 @@ async fn measure(names: usize) -> Result<Figures, Failure> {
     let (verdict, purged) =
         tokio::time::timeout(LONGEST, async { tokio::join!(verdict, purged) }).await?;
     let cleaned = purged.saturating_duration_since(verdict);
-    figures.push(("purge of 10,000", millis(cleaned), "ms"));
+    figures.push(("purge", millis(cleaned), "ms"));
     for node in nodes {
         node.stop().await;
     }
@@ -200,6 +206,14 @@ async fn measure(names: usize) -> Result<Figures, Failure> {
 
 fn key(n: usize) -> String {
     format!("name {n}")
+}
+
+/// The bytes of the program in memory, on Linux.
+fn resident() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kilobytes: usize = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 fn millis(duration: Duration) -> f64 {
