@@ -50,7 +50,12 @@ async fn main() -> Result<(), Failure> {
         if json {
             let fields: Vec<_> = figures
                 .iter()
-                .map(|(what, value, _)| format!("\"{}\":{value:.3}", what.to_lowercase().replace([' ', '-'], "_")))
+                .map(|(what, value, _)| {
+                    format!(
+                        "\"{}\":{value:.3}",
+                        what.to_lowercase().replace([' ', '-'], "_")
+                    )
+                })
                 .collect();
             println!("{{\"names\":{names},{}}}", fields.join(","));
         } else {

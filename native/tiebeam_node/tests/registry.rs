@@ -672,9 +672,15 @@ async fn names_end_with_the_clusters_process_and_come_back_with_the_next() {
     has(&here, "other", other.pid()).await;
     has(&there, "own", own.pid()).await;
     let mut events = here.subscribe();
+    let waiting = {
+        let here = here.clone();
+        tokio::spawn(async move { here.await_name("nobody", DEADLINE).await })
+    };
     a.send_exit(&a.whereis("tiebeam").unwrap(), Term::atom("kill"));
     let ended = async { while events.recv().await.is_some() {} };
     within("the end of the driver", ended).await;
+    let waited = within("an answer", waiting).await.unwrap();
+    assert!(matches!(waited, Err(RegistryError::Ended)), "{waited:?}");
     assert_eq!((here.count(), here.whereis("other")), (0, None));
     assert!(matches!(
         here.register("own", own.pid()).await,

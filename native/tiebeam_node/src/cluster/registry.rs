@@ -325,17 +325,26 @@ impl Registry {
             if &*self.shared.scope == GLOBAL_SCOPE {
                 loop {
                     if let Some(found) = self.lookup(&name) {
-                        return found;
+                        return Ok(found);
                     }
                     tokio::time::sleep(GLOBAL_POLL).await;
                 }
             }
             let watch = self.shared.table.watch(&self.shared.scope, &name);
-            watch.until(|| self.lookup(&name)).await
+            let found = watch.until(|| match self.lookup(&name) {
+                Some(found) => Some(Ok(found)),
+                // The table was emptied, and nobody fills it any more.
+                None => {
+                    let ended = self.shared.requests.is_closed();
+                    ended.then_some(Err(RegistryError::Ended))
+                }
+            });
+            found.await
         };
-        tokio::time::timeout(timeout, found)
-            .await
-            .map_err(|_| RegistryError::Timeout(timeout))
+        match tokio::time::timeout(timeout, found).await {
+            Ok(found) => found,
+            Err(_) => Err(RegistryError::Timeout(timeout)),
+        }
     }
 
     /// All names of the scope, in no particular order. Reads the whole local table, never waits.
