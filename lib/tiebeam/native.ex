@@ -17,6 +17,7 @@ defmodule Tiebeam.Native do
           seed: non_neg_integer,
           metadata: binary,
           evict: boolean,
+          entries_per_scope: pos_integer,
           timing: timing
         }
 
@@ -43,9 +44,25 @@ defmodule Tiebeam.Native do
           | {:observed, node, probe :: non_neg_integer}
           | {:sampled, node, received :: non_neg_integer | nil}
           | {:asked, call :: non_neg_integer, command}
+          | {:exited, encoded}
+          | {:checked, id :: non_neg_integer, alive :: boolean}
+          | {:resolved, id :: non_neg_integer, :older | :younger | :neither}
           | :woke
 
-  @type command :: {:set_metadata, binary} | {:broadcast, binary} | :leave
+  @type command :: {:set_metadata, binary} | {:broadcast, binary} | registry_command | :leave
+
+  @typedoc "A term in the external term format."
+  @type encoded :: binary
+
+  @type registry_command ::
+          {:register, scope :: atom, name :: encoded, pid :: encoded, meta :: encoded, on_conflict,
+           resolve :: boolean}
+          | {:unregister, scope :: atom, name :: encoded, pid :: encoded | nil}
+          | {:update, scope :: atom, name :: encoded, meta :: encoded}
+          | {:join, scope :: atom, group :: encoded, pid :: encoded, meta :: encoded}
+          | {:leave, scope :: atom, group :: encoded, pid :: encoded}
+
+  @type on_conflict :: :exit | :notify | :standby
 
   @type action ::
           {:send, node, binary}
@@ -53,14 +70,35 @@ defmodule Tiebeam.Native do
           | {:sample, node}
           | {:evict, node}
           | {:evict_at, at :: node, node}
+          | {:table, change}
+          | {:lost, key, pid :: encoded, kept :: encoded | nil, on_conflict}
+          | {:promoted, key, pid :: encoded}
+          | {:resolve, id :: non_neg_integer, older :: entry, younger :: entry}
+          | {:check, id :: non_neg_integer, pid :: encoded}
           | {:answer, call :: non_neg_integer, answer}
           | {:notify, notice}
+
+  @type key :: {scope :: atom, name :: encoded}
+  @type entry :: {scope :: atom, name :: encoded, pid :: encoded, meta :: encoded, node}
+  @type gone :: :unregistered | :exited | :lost | :missed
+
+  @type change ::
+          {:registered | :updated | :joined | :rejoined, entry}
+          | {:replaced, entry, was :: encoded}
+          | {:unregistered | :left, key, pid :: encoded, gone}
+          | {:purged, node, creation :: non_neg_integer, :down | :left | :restarted}
 
   @type answer ::
           :left
           | :done
           | {:too_long, bytes :: non_neg_integer, limit :: pos_integer}
           | {:busy, limit :: pos_integer}
+          | {:taken, pid :: encoded, node}
+          | :unknown
+          | :exited
+          | {:refused,
+             {:length, part :: atom, bytes :: non_neg_integer, limit :: pos_integer}
+             | {:scope_full | :scopes_full | :full, limit :: pos_integer}}
 
   @type notice ::
           {:up | :down | :left | :refreshed | :suspect | :recovered | :updated | :forgotten,

@@ -70,6 +70,10 @@ defmodule Tiebeam.Options do
     metadata:
       {:binary, "",
        "What this node tells about itself, at most 512 bytes: `Tiebeam.set_metadata/2` replaces it."},
+    entries_per_scope:
+      {:count, 1_048_576,
+       "The most names, and memberships of groups, that this node registers in one scope of `Tiebeam.Registry` and " <>
+         "`Tiebeam.Group`. Every node holds them all."},
     evict:
       {:boolean, {:profile, "`true` in the profile `:fast`, otherwise `false`"},
        "Close the connection to a member that is dead, so that links, monitors and `:global` hear of it in seconds " <>
@@ -86,6 +90,7 @@ defmodule Tiebeam.Options do
           profile: :lan | :fast | :wan,
           timing: Native.timing(),
           metadata: binary,
+          entries_per_scope: pos_integer,
           evict: boolean
         }
 
@@ -113,6 +118,7 @@ defmodule Tiebeam.Options do
       seed: :rand.uniform(0xFFFFFFFFFFFFFFFF),
       metadata: options.metadata,
       evict: options.evict,
+      entries_per_scope: options.entries_per_scope,
       timing: options.timing
     }
   end

@@ -18,10 +18,16 @@ defmodule Tiebeam.Server do
   # | `:metrics` | `t:Tiebeam.metrics/0` |
   # | `{:subscribe, pid}` | `:ok`, `{:error, :noconnection}`, `{:error, {:too_many_subscribers, limit}}` |
   # | `{:unsubscribe, pid}` | `:ok` |
+  # | `{:whereis, scope, name}` | `pid`, `nil` |
+  # | `{:lookup, scope, name}` | `{pid, meta}`, `nil` |
+  # | `{:register, scope, name, pid}`, and with `meta` | `:ok`, `{:error, {:taken, pid}}`, `{:error, {:invalid, text}}` |
+  # | `{:unregister, scope, name}` | `:ok`, `{:error, :unknown}`, `{:error, {:taken, pid}}` |
+  # | `{:members, scope, group}` | `[pid]` |
 
   use GenServer
 
-  alias Tiebeam.{Connection, Error, Event, Member, Native, Options, Reporter, Table}
+  alias Tiebeam.{Connection, Error, Event, Member, Native, Options, Registry, Reporter, Table}
+  alias Tiebeam.Registry.Driver
 
   # Messages taken at once. Keeps the turn at a few hundred microseconds in a cluster of a hundred nodes.
   @max_batch 64
@@ -47,12 +53,12 @@ defmodule Tiebeam.Server do
 
   # The core was made for the name `node`; its time is in microseconds since `origin`. `timer` is a pair of the deadline
   # and its timer. `calls` wait for an answer of the core, `subscribers` have a monitor and the number of events they
-  # missed, `tasks` are `{:dial | :evict, node}`, `observations` are `{probe, node}`. `sampled` are the answers
-  # to what the present event asked for.
-  @enforce_keys [:options, :reporter, :subscribers]
+  # missed, `tasks` are `{:dial | :evict, node}`, `observations` are `{probe, node}`. `answered` are the answers
+  # to what the present event asked for. `names` is the state of `Tiebeam.Registry.Driver`.
+  @enforce_keys [:options, :reporter, :subscribers, :names]
   defstruct @enforce_keys ++
               [:node, :core, :origin, :timer, refreshed: 0, calls: %{}, next_call: 0] ++
-              [tasks: %{}, observations: %{}, sampled: []]
+              [tasks: %{}, observations: %{}, answered: []]
 
   @spec start_link({Options.t(), struct}) :: {:ok, pid} | {:error, Error.t() | term}
   def start_link({options, _reporter} = argument) do
@@ -74,7 +80,10 @@ defmodule Tiebeam.Server do
     :ok = :net_kernel.monitor_nodes(true, node_type: :all)
     # Those of a server that crashed.
     subscribers = Map.new(Table.subscribers(options.name), &{&1, {Process.monitor(&1), 0}})
-    {:ok, start_core(%__MODULE__{options: options, reporter: reporter, subscribers: subscribers})}
+    names = Driver.new(options.name)
+
+    {:ok,
+     start_core(%__MODULE__{options: options, reporter: reporter, subscribers: subscribers, names: names})}
   end
 
   @impl true
@@ -95,6 +104,55 @@ defmodule Tiebeam.Server do
 
   def handle_call({:unsubscribe, pid}, _from, state) when is_pid(pid) do
     {:reply, :ok, unsubscribe(state, pid)}
+  end
+
+  # Of this node only: what is asked for, with what the tables need to know of it.
+  def handle_call({:registry, _command, _pid, _choice} = request, from, state) do
+    batch(state, [{:"$gen_call", from, request}])
+  end
+
+  def handle_call({:await, key, timeout}, {caller, _tag} = from, state) when node(caller) == node() do
+    {:noreply, %{state | names: Driver.await(state.names, from, key, timeout)}}
+  end
+
+  def handle_call(:subscribe_names, {caller, _tag}, state) when node(caller) == node() do
+    {:reply, :ok, %{state | names: Driver.subscribe(state.names, caller)}}
+  end
+
+  def handle_call(:unsubscribe_names, {caller, _tag}, state) do
+    {:reply, :ok, %{state | names: Driver.unsubscribe(state.names, caller)}}
+  end
+
+  def handle_call({:whereis, scope, name}, _from, state) when is_atom(scope) do
+    {:reply, Registry.whereis(state.options.name, name, scope: scope), state}
+  end
+
+  def handle_call({:lookup, scope, name}, _from, state) when is_atom(scope) do
+    {:reply, Registry.lookup(state.options.name, name, scope: scope), state}
+  end
+
+  def handle_call({:members, scope, group}, _from, state) when is_atom(scope) do
+    {:reply, Tiebeam.Group.members(state.options.name, group, scope: scope), state}
+  end
+
+  def handle_call({:register, scope, name, pid}, from, state) do
+    handle_call({:register, scope, name, pid, nil}, from, state)
+  end
+
+  def handle_call({:register, scope, name, pid, meta}, from, state) do
+    with :ok <- guest(state, pid),
+         {:ok, request} <- Registry.request(:register, scope, name, pid, meta) do
+      batch(state, [{:checked, from, request}])
+    else
+      {:error, reason} -> {:reply, {:error, {:invalid, Registry.describe(reason)}}, state}
+    end
+  end
+
+  def handle_call({:unregister, scope, name}, from, state) do
+    case Registry.request(:unregister, scope, name, nil) do
+      {:ok, request} -> batch(state, [{:checked, from, request}])
+      {:error, reason} -> {:reply, {:error, {:invalid, Registry.describe(reason)}}, state}
+    end
   end
 
   # From any node: a request of a newer release must not bring the server down.
@@ -120,7 +178,36 @@ defmodule Tiebeam.Server do
     {:noreply, %{state | tasks: Map.delete(state.tasks, task)}}
   end
 
-  def handle_info({:DOWN, _monitor, :process, pid, _reason}, state), do: {:noreply, unsubscribe(state, pid)}
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state)
+      when is_map_key(state.names.verdicts, monitor) do
+    {:noreply, %{state | names: Driver.verdict_ended(state.names, monitor)}}
+  end
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state)
+      when is_map_key(state.names.waiters, monitor) do
+    {:noreply, %{state | names: Driver.give_up(state.names, monitor)}}
+  end
+
+  def handle_info({:DOWN, monitor, :process, pid, _reason} = message, state) do
+    cond do
+      state.names.watched[pid] == monitor ->
+        batch(state, [message])
+
+      state.names.subscribers[pid] == monitor ->
+        {:noreply, %{state | names: Driver.unsubscribe(state.names, pid)}}
+
+      true ->
+        {:noreply, unsubscribe(state, pid)}
+    end
+  end
+
+  def handle_info({:timeout, _timer, {:await, monitor}}, state) do
+    {:noreply, %{state | names: Driver.give_up(state.names, monitor)}}
+  end
+
+  def handle_info({:timeout, _timer, {:verdict, monitor}}, state) do
+    {:noreply, %{state | names: Driver.expire(state.names, monitor)}}
+  end
 
   def handle_info(message, state), do: batch(state, [message])
 
@@ -152,22 +239,42 @@ defmodule Tiebeam.Server do
     settings = Options.settings(%{state.options | metadata: Table.metadata(name)})
     {:ok, core} = Native.new(settings)
     state = wake_at(state, nil)
+    {registrations, names} = Driver.restart(state.names)
+    # A registration that waits for its answer is told again; the caller hears of the new one.
     state = %{state | node: settings.node, core: core, origin: monotonic(), refreshed: 0, observations: %{}}
+    state = %{state | names: names}
 
     connected =
       for {type, visible} <- [visible: true, hidden: false], node <- Node.list(type), do: {node, visible}
 
-    state |> step([:woke | for({node, visible} <- connected, do: {:connected, node, visible})]) |> refresh()
+    {asked, state} = Enum.flat_map_reduce(registrations, state, &ask_again/2)
+    connected = for {node, visible} <- connected, do: {:connected, node, visible}
+    state |> step([:woke | connected ++ asked]) |> refresh()
+  end
+
+  # What an earlier core knew of this node's processes.
+  defp ask_again({lost, pid, command}, state) do
+    case Driver.asked(state.names, pid, nil) do
+      {:ok, names} ->
+        {call, state} = await_answer(%{state | names: names}, {:again, lost})
+        {[{:asked, call, command}], state}
+
+      {:error, _reason} ->
+        {[], state}
+    end
   end
 
   defp ask(state, from, command) do
-    call = state.next_call
-    state = %{state | calls: Map.put(state.calls, call, {from, command}), next_call: call + 1}
+    {call, state} = await_answer(state, {from, command})
     {:noreply, step(state, [{:asked, call, command}])}
   end
 
+  defp await_answer(%{next_call: call} = state, asked) do
+    {call, %{state | calls: Map.put(state.calls, call, asked), next_call: call + 1}}
+  end
+
   defp batch(state, messages) do
-    messages = messages |> drain(@max_batch - length(messages), state.observations) |> Enum.reverse()
+    messages = messages |> drain(@max_batch - length(messages), state) |> Enum.reverse()
 
     # Distribution of this node itself started or stopped: `:nodeup` or `:nodedown` of its own name says so.
     if node() != state.node do
@@ -178,22 +285,28 @@ defmodule Tiebeam.Server do
     end
   end
 
-  # Newest first. Takes only what the core wants to know: calls and system messages wait their turn.
-  defp drain(messages, 0, _observations), do: messages
+  # Newest first. Takes only what the core wants to know: other calls and system messages wait their turn.
+  defp drain(messages, 0, _state), do: messages
 
-  defp drain(messages, left, observations) do
+  defp drain(messages, left, %{observations: observations, names: %{watched: watched}} = state) do
     receive do
+      {:"$gen_call", _from, {:registry, _command, _pid, _choice}} = message ->
+        drain([message | messages], left - 1, state)
+
       {:"$tiebeam", _node, _bytes} = message ->
-        drain([message | messages], left - 1, observations)
+        drain([message | messages], left - 1, state)
 
       {:nodeup, _node, _info} = message ->
-        drain([message | messages], left - 1, observations)
+        drain([message | messages], left - 1, state)
 
       {:nodedown, _node, _info} = message ->
-        drain([message | messages], left - 1, observations)
+        drain([message | messages], left - 1, state)
 
       {asked, _} = message when is_map_key(observations, asked) ->
-        drain([message | messages], left - 1, observations)
+        drain([message | messages], left - 1, state)
+
+      {:DOWN, monitor, :process, pid, _reason} = message when :erlang.map_get(pid, watched) == monitor ->
+        drain([message | messages], left - 1, state)
     after
       0 -> messages
     end
@@ -219,6 +332,36 @@ defmodule Tiebeam.Server do
     {[{:observed, node, probe}], %{state | observations: observations}}
   end
 
+  defp event({:"$gen_call", {caller, _tag} = from, request}, state) do
+    # Others have not checked what they ask for.
+    if node(caller) == node() do
+      event({:checked, from, request}, state)
+    else
+      GenServer.reply(from, {:error, :unknown_request})
+      {[], state}
+    end
+  end
+
+  defp event({:checked, from, {:registry, command, pid, choice}}, state) do
+    case Driver.asked(state.names, pid, choice) do
+      {:ok, names} ->
+        {call, state} = await_answer(%{state | names: names}, {from, :registry})
+        {[{:asked, call, command}], state}
+
+      error ->
+        GenServer.reply(from, error)
+        {[], state}
+    end
+  end
+
+  defp event({:DOWN, _monitor, :process, pid, _reason}, state) do
+    {[{:exited, Registry.Name.encode_pid(pid)}], %{state | names: Driver.down(state.names, pid)}}
+  end
+
+  defp event({:resolved, id, keep}, state) when is_integer(id) and keep in [:older, :younger, :neither] do
+    {[{:resolved, id, keep}], state}
+  end
+
   defp event(_message, state), do: {[], state}
 
   defp step(state, events), do: step(state, monotonic() - state.origin, events)
@@ -228,19 +371,49 @@ defmodule Tiebeam.Server do
 
   defp step(state, now, events) do
     {state, deadline} =
-      Enum.reduce(events, {state, nil}, fn event, {state, _} -> step_one(state, now, event) end)
+      events
+      |> together()
+      |> Enum.reduce({state, nil}, fn events, {state, _} -> step_all(state, now, events) end)
 
+    # What the registry has to say leaves in one message, at the end of the turn.
+    {state, deadline} = if due?(deadline, now), do: step_all(state, now, [:woke]), else: {state, deadline}
+    # There is more to do, but others wait as well.
+    deadline = if due?(deadline, now), do: 0, else: deadline
     state |> wake_at(deadline) |> refresh(now)
   end
 
-  # One at a time, because a sample is answered before anything else is stepped.
-  defp step_one(state, now, event) do
-    {actions, deadline} = Native.step(state.core, now, [event])
+  defp due?(deadline, now), do: deadline != nil and deadline <= now
+
+  # One at a time, because a sample is answered before anything else is stepped; the registry asks for none.
+  defp together([]), do: []
+
+  defp together([event | rest] = events) do
+    case Enum.split_while(events, &registry?/1) do
+      {[], _events} -> [[event] | together(rest)]
+      {of_registry, rest} -> [of_registry | together(rest)]
+    end
+  end
+
+  defp registry?({:asked, _call, command}) when is_tuple(command),
+    do: elem(command, 0) not in [:set_metadata, :broadcast]
+
+  defp registry?({:exited, _pid}), do: true
+  defp registry?(_event), do: false
+
+  defp step_all(state, now, events) do
+    {actions, deadline} = Native.step(state.core, now, events)
+    {changes, actions} = Enum.split_with(actions, &match?({:table, _change}, &1))
+    # First of all, because whoever is answered or told looks there.
+    state = if changes == [], do: state, else: change(state, changes)
     state = Enum.reduce(actions, state, &act/2)
 
-    Enum.reduce(state.sampled, {%{state | sampled: []}, deadline}, fn sampled, {state, _} ->
-      step_one(state, now, sampled)
+    Enum.reduce(Enum.reverse(state.answered), {%{state | answered: []}, deadline}, fn answer, {state, _} ->
+      step_all(state, now, [answer])
     end)
+  end
+
+  defp change(state, changes) do
+    %{state | names: Driver.change(state.names, for({:table, change} <- changes, do: change))}
   end
 
   defp act({:send, node, bytes}, state) do
@@ -260,22 +433,60 @@ defmodule Tiebeam.Server do
   end
 
   defp act({:sample, node}, state) do
-    %{state | sampled: [{:sampled, node, Connection.received(node)} | state.sampled]}
+    %{state | answered: [{:sampled, node, Connection.received(node)} | state.answered]}
+  end
+
+  defp act({:check, id, pid}, state) do
+    alive? = with {:ok, pid} <- Registry.Name.decode(pid), do: Driver.alive?(state.names, pid)
+    %{state | answered: [{:checked, id, alive? == true} | state.answered]}
+  end
+
+  defp act({:lost, {scope, name}, pid, kept, on_conflict}, state) do
+    with {:ok, name} <- Registry.Name.decode(name), {:ok, pid} <- Registry.Name.decode(pid) do
+      Driver.lost(state.names, {scope, name, pid, on_conflict}, kept && decode_pid(kept))
+    end
+
+    state
+  end
+
+  defp act({:promoted, {scope, name}, pid}, state) do
+    with {:ok, name} <- Registry.Name.decode(name), {:ok, pid} <- Registry.Name.decode(pid) do
+      Driver.promoted(state.names, scope, name, pid)
+    end
+
+    state
+  end
+
+  defp act({:resolve, id, older, younger}, state) do
+    %{state | names: Driver.resolve(state.names, id, older, younger)}
   end
 
   defp act({:evict, node}, state), do: evict(state, node, {:erlang, :disconnect_node, [node]})
   defp act({:evict_at, at, node}, state), do: evict(state, node, {Connection, :disconnect_at, [at, node]})
 
   defp act({:answer, call, answer}, state) do
-    {{from, command}, calls} = Map.pop(state.calls, call, {nil, nil})
+    {asked, calls} = Map.pop(state.calls, call)
+    state = %{state | calls: calls}
 
-    # A server that takes over after a crash starts with it.
-    with {:done, {:set_metadata, metadata}} <- {answer, command} do
-      Table.put_metadata(state.options.name, metadata)
+    case asked do
+      {:again, lost} ->
+        # Another process got the name while this node had none to show.
+        if lost != nil and answer != :done, do: Driver.lost(state.names, lost, kept(answer))
+
+      {from, command} ->
+        # A server that takes over after a crash starts with it.
+        with {:done, {:set_metadata, metadata}} <- {answer, command} do
+          Table.put_metadata(state.options.name, metadata)
+        end
+
+        GenServer.reply(from, reply(command, answer))
+
+      # The farewell of `terminate/2`.
+      nil ->
+        :ok
     end
 
-    if from, do: GenServer.reply(from, reply(command, answer))
-    %{state | calls: calls}
+    state
   end
 
   defp act({:notify, notice}, state) do
@@ -285,7 +496,38 @@ defmodule Tiebeam.Server do
 
   defp reply(:leave, :left), do: :ok
   defp reply(_command, :done), do: :ok
+  defp reply(:registry, {:taken, pid, _node}), do: {:error, {:taken, decode_pid(pid)}}
+  defp reply(:registry, :exited), do: {:error, :noproc}
+
+  defp reply(:registry, {:refused, {:length, part, bytes, limit}}),
+    do: {:error, {:too_long, part, bytes, limit}}
+
+  defp reply(:registry, {:refused, refusal}), do: {:error, refusal}
   defp reply(_command, answer), do: {:error, answer}
+
+  defp kept({:taken, pid, _node}), do: decode_pid(pid)
+  defp kept(_answer), do: nil
+
+  # What this node has registered, or shows in its table.
+  defp decode_pid(bytes) do
+    {:ok, pid} = Registry.Name.decode(bytes)
+    pid
+  end
+
+  # Processes of this node, and of nodes that have no registry of their own.
+  defp guest(_state, pid) when is_pid(pid) and node(pid) == node(), do: :ok
+
+  defp guest(state, pid) when is_pid(pid) do
+    case Table.member(state.options.name, node(pid)) do
+      %Member{kind: kind, status: status} when kind != :plain and status in [:alive, :suspect] ->
+        {:error, {:not_local, pid, node(pid)}}
+
+      _ ->
+        :ok
+    end
+  end
+
+  defp guest(_state, other), do: {:error, {:no_pid, other}}
 
   defp forget_oldest(observations) when map_size(observations) <= @max_observations, do: observations
 

@@ -13,6 +13,7 @@ defmodule Tiebeam.NativeTest do
     seed: 7,
     metadata: "",
     evict: false,
+    entries_per_scope: 1024,
     timing: Native.timing(:lan)
   }
 

@@ -33,6 +33,7 @@ defmodule Tiebeam.ServerTest do
       seed: 1,
       metadata: "",
       evict: false,
+      entries_per_scope: 1024,
       timing: Native.timing(:lan)
     }
   end

@@ -7,6 +7,7 @@
 //! A step takes microseconds per event, and the driver bounds its batches, so the NIFs run on normal schedulers.
 #![deny(unsafe_code)]
 
+mod registry;
 mod terms;
 
 use std::sync::Mutex;
@@ -55,7 +56,7 @@ fn step<'a>(
         let deadline = cluster.deadline().map(Instant::as_micros);
         let actions = actions
             .iter()
-            .map(|action| terms::action(env, action))
+            .filter_map(|action| terms::action(env, action).transpose())
             .collect::<NifResult<_>>()?;
         Ok((actions, deadline))
     })

@@ -1,6 +1,8 @@
 //! The core's events, actions and members as Elixir terms. The typespecs are in `lib/tiebeam/native.ex`.
 
+use crate::registry;
 use rustler::{Atom, Binary, Encoder, Env, Error, NewBinary, NifMap, NifResult, NifStruct, Term};
+use tiebeam_core::registry::Limits;
 use tiebeam_core::{
     Action, Answer, CallId, Command, Config, Contest, Duration, Event, Health, Kind, Member,
     Metrics, NodeName, Notice, Status, Timing,
@@ -11,7 +13,7 @@ mod atoms {
         // Profiles.
         lan, fast, wan,
         // Events.
-        received, connected, disconnected, observed, sampled, asked, woke,
+        received, connected, disconnected, observed, sampled, asked, exited, checked, resolved, woke,
         set_metadata, broadcast, leave,
         // Actions.
         send, observe, sample, evict, evict_at, answer, notify,
@@ -36,6 +38,7 @@ pub(crate) struct Settings<'a> {
     seed: u64,
     metadata: Binary<'a>,
     evict: bool,
+    entries_per_scope: usize,
     timing: Times,
 }
 
@@ -120,6 +123,10 @@ impl Settings<'_> {
             seed: self.seed,
             metadata: self.metadata.as_slice().to_vec(),
             evict: self.evict,
+            registry: Limits {
+                entries_per_scope: self.entries_per_scope,
+                ..Limits::default()
+            },
             timing: self.timing.into(),
             ..Config::new(name(self.node)?, self.creation, Kind::Beam)
         })
@@ -139,6 +146,9 @@ pub(crate) fn event(term: Term<'_>) -> NifResult<Option<Event>> {
     if let Ok((tag, from)) = term.decode::<(Atom, Term<'_>)>() {
         return if tag == atoms::disconnected() {
             Ok(node_name(from)?.map(|from| Event::Disconnected { from }))
+        } else if tag == atoms::exited() {
+            let pid = registry::bytes(from)?;
+            Ok(Some(Event::Exited { pid }))
         } else {
             Err(Error::BadArg)
         };
@@ -148,6 +158,18 @@ pub(crate) fn event(term: Term<'_>) -> NifResult<Option<Event>> {
         return Ok(Some(Event::Asked {
             call: CallId(subject.decode()?),
             command: command(detail)?,
+        }));
+    }
+    if tag == atoms::checked() {
+        return Ok(Some(Event::Checked {
+            id: subject.decode()?,
+            alive: detail.decode()?,
+        }));
+    }
+    if tag == atoms::resolved() {
+        return Ok(Some(Event::Resolved {
+            id: subject.decode()?,
+            keep: registry::keep(detail)?,
         }));
     }
     let name = node_name(subject)?;
@@ -189,6 +211,9 @@ fn command(term: Term<'_>) -> NifResult<Command> {
     if atoms::leave() == term {
         return Ok(Command::Leave);
     }
+    if let Some(command) = registry::command(term)? {
+        return Ok(Command::Registry(command));
+    }
     let (tag, bytes) = term.decode::<(Atom, Term<'_>)>()?;
     if tag == atoms::set_metadata() {
         Ok(Command::SetMetadata(bytes_of(bytes)?))
@@ -207,8 +232,9 @@ fn bytes_of(term: Term<'_>) -> NifResult<Vec<u8>> {
     Ok(term.decode::<Binary<'_>>()?.as_slice().to_vec())
 }
 
-pub(crate) fn action<'a>(env: Env<'a>, action: &Action) -> NifResult<Term<'a>> {
-    Ok(match action {
+/// An action; `None` for one about a name that is no name: see [`registry::change`].
+pub(crate) fn action<'a>(env: Env<'a>, action: &Action) -> NifResult<Option<Term<'a>>> {
+    Ok(Some(match action {
         Action::Send { to, bytes } => {
             (atoms::send(), node_atom(env, to)?, binary(env, bytes)).encode(env)
         }
@@ -229,11 +255,19 @@ pub(crate) fn action<'a>(env: Env<'a>, action: &Action) -> NifResult<Term<'a>> {
                 Answer::Done => atoms::done().encode(env),
                 Answer::TooLong { bytes, limit } => (atoms::too_long(), bytes, limit).encode(env),
                 Answer::Busy { limit } => (atoms::busy(), limit).encode(env),
+                Answer::Registry(answer) => registry::answer(env, answer)?,
             };
             (atoms::answer(), call.0, answer).encode(env)
         }
+        Action::Table(change) => return registry::change(env, change),
+        Action::Lost(loss) => registry::lost(env, loss)?,
+        Action::Promoted { key, pid } => registry::promoted(env, key, pid)?,
+        Action::Resolve { id, older, younger } => {
+            return registry::resolve(env, *id, older, younger);
+        }
+        Action::Check { id, pid } => registry::check(env, *id, pid),
         Action::Notify(notice) => (atoms::notify(), self::notice(env, notice)?).encode(env),
-    })
+    }))
 }
 
 fn notice<'a>(env: Env<'a>, notice: &Notice) -> NifResult<Term<'a>> {
@@ -378,13 +412,13 @@ impl From<Metrics> for MetricsMap {
     }
 }
 
-fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Binary<'a> {
+pub(crate) fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Binary<'a> {
     let mut binary = NewBinary::new(env, bytes.len());
     binary.as_mut_slice().copy_from_slice(bytes);
     binary.into()
 }
 
 /// Every node name fits an atom: see `NodeName::parse`.
-fn node_atom(env: Env<'_>, name: &NodeName) -> NifResult<Atom> {
+pub(crate) fn node_atom(env: Env<'_>, name: &NodeName) -> NifResult<Atom> {
     Atom::from_utf8_bytes(env, name.as_str().as_bytes())
 }

@@ -1,0 +1,563 @@
+defmodule Tiebeam.Registry do
+  @moduledoc """
+  Names for processes, the same on every node of the cluster, BEAM or Rust.
+
+      iex> Tiebeam.Registry.register(MyApp.Cluster, "cache", self(), %{zone: 1})
+      :ok
+      iex> Tiebeam.Registry.whereis(MyApp.Cluster, "cache") == self()
+      true
+
+  A name works wherever OTP takes one:
+
+      iex> {:ok, pid} = Agent.start_link(fn -> 1 end, name: {:via, Tiebeam.Registry, {MyApp.Cluster, :counter}})
+      iex> Agent.get({:via, Tiebeam.Registry, {MyApp.Cluster, :counter}}, & &1)
+      1
+      iex> Tiebeam.Registry.whereis(MyApp.Cluster, :counter) == pid
+      true
+
+  The names are `{cluster, name}`, `{cluster, scope, name}` and `{cluster, scope, name, metadata}`.
+
+  ## Consistency
+
+  Each node is the authority for the processes that run on it, and tells all others. Therefore:
+
+  - Look-ups read a table of this node and never wait. What this node registered is there when `register/5` answers; the other
+    nodes show it about a round trip later.
+  - `register/5` always works, also while nodes cannot hear of each other. Two nodes that register one name at the same time, or
+    on two sides of a split, may both be answered `:ok`. When they hear of each other the older registration keeps the name, by
+    a logical clock that all nodes share; the other process is told, as `:on_conflict` says. So a name is one process's in a
+    connected cluster at rest, and not at every instant.
+  - A name goes when its process ends, on all nodes; the names of a node go as soon as the node is known to be down, and come
+    back when it does.
+
+  ## Names, metadata, scopes
+
+  A name is an atom, a UTF-8 binary, an integer, or a tuple or list of these; in the external term format it has at most 1,024
+  bytes. Metadata is any term of at most 4,096 bytes; every node holds all of it. Names of different scopes have nothing to do
+  with each other; a scope is an atom, and is there when it is used. The scope `:global` shows the names of OTP's `:global` to the
+  look-ups.
+
+  ## From other nodes
+
+  Any node, with the package or without, asks any member: `GenServer.call({:tiebeam, node}, request)`.
+
+  | request | reply |
+  |---|---|
+  | `{:whereis, scope, name}` | a pid, or `nil` |
+  | `{:lookup, scope, name}` | `{pid, metadata}`, or `nil` |
+  | `{:register, scope, name, pid}`, `{:register, scope, name, pid, metadata}` | `:ok`, `{:error, {:taken, pid}}`, `{:error, {:invalid, text}}` |
+  | `{:unregister, scope, name}` | `:ok`, `{:error, reason}` |
+  | `{:members, scope, group}` | a list of pids |
+
+  The member that is asked watches the process and answers for it, so a process is registered at a member only if its own node
+  is none.
+
+  ## Events
+
+  Subscribers get `{:tiebeam, cluster, event}`, in the order in which this node learnt of them; the table shows it already.
+
+  - `{:registered, scope, name, pid, metadata}` - the name is there.
+  - `{:updated, scope, name, pid, metadata}` - it has other metadata, or another node answers for it.
+  - `{:replaced, scope, name, pid, metadata, was}` - it is another process's; `was` lost a conflict, or ended.
+  - `{:unregistered, scope, name, pid, reason}` - it is gone: `:unregistered`, `:exited`, `:lost` (a conflict), `:missed` (while
+    this node did not hear), `:down`, `:left` or `:restarted` (of its node).
+  - `{:joined | :rejoined, scope, group, pid, metadata}`, `{:left, scope, group, pid, reason}` - the same for groups.
+
+  A process that lost its name, or got it back, is told so without subscribing: see `register/5`.
+  """
+
+  import Kernel, except: [send: 2]
+
+  alias Tiebeam.{Error, Table}
+  alias Tiebeam.Registry.Name
+
+  # The pause between two attempts of `register_with_retry/5`, in milliseconds.
+  @retry_first 10
+  @retry_max 500
+
+  # How often a name that was taken and is free a moment later is tried for again: each time another process had it.
+  @max_attempts 10
+
+  @typedoc "A name: an atom, a UTF-8 binary, an integer, or a tuple or list of these."
+  @type name :: atom | String.t() | integer | tuple | [name]
+
+  @typedoc "Any term of at most 4,096 bytes in the external term format."
+  @type metadata :: term
+
+  @typedoc "Names of one scope; `:default` unless said."
+  @type scope :: atom
+
+  @typedoc """
+  Why nothing was changed; limits are part of it.
+
+  - `{:taken, pid}` - another process has the name. Its node was asked whether it still runs, unless it did not answer in a second.
+  - `:unknown` - nobody has the name, or the process is not in the group.
+  - `:noproc` - the process ended meanwhile.
+  - `{:invalid_name, why}`, `{:invalid_scope, why}` - a term that is none.
+  - `{:too_long, part, bytes, limit}` - the `:name`, `:metadata` or `:scope` has too many bytes.
+  - `{:not_local, pid, node}` - a process is registered on its own node.
+  - `{:scope_full, limit}`, `{:scopes_full, limit}`, `{:full, limit}` - this node has as many entries in the scope, scopes, or
+    entries as it may.
+  - `{:noconnection, node}`, `{:too_many_guests, limit}` - of processes of nodes that have no registry.
+  - `:left` - this node has left the cluster.
+  """
+  @type error ::
+          {:taken, pid}
+          | :unknown
+          | :noproc
+          | Name.invalid()
+          | {:not_local, pid, node}
+          | {:scope_full | :scopes_full | :full, limit :: pos_integer}
+          | {:noconnection, node}
+          | {:too_many_guests, limit :: pos_integer}
+          | :left
+
+  @typedoc "A name in OTP's sense, behind `{:via, Tiebeam.Registry, _}`."
+  @type via ::
+          {Tiebeam.name(), name} | {Tiebeam.name(), scope, name} | {Tiebeam.name(), scope, name, metadata}
+
+  @doc """
+  Gives a name to a process of this node. A process may have many names; one that has this one already gets the new metadata
+  and options.
+
+  The answer comes when this node's table shows the name; nobody else is waited for, unless the name is taken: then the node of
+  its process is asked whether that still runs, for at most a second. Blocks for the time of a call, at most five seconds, then
+  exits like `GenServer.call/2`.
+
+  Options:
+
+  - `:scope` - an atom. Default: `:default`.
+  - `:on_conflict` - what becomes of the process when it turns out that an older registration of the name exists:
+    `:exit` ends it with the reason `{:name_conflict, name, kept}`; `:notify` sends it
+    `{:tiebeam, cluster, {:lost, scope, name, kept}}`; `:standby` sends the same, and the process has the name as soon as it is
+    free, which it is told by `{:tiebeam, cluster, {:promoted, scope, name}}`. `kept` is the process that has the name, or `nil`.
+    A process that waits is forgotten when the cluster's server crashes. Default: `:notify`.
+  - `:resolve` - `{module, function}`, called as `function(scope, name, {pid, metadata}, {pid, metadata})` with the older and the
+    younger registration; it answers the pid that keeps the name, or `nil` for neither. It is called once, on the node of the
+    older one, in a process of its own; if it fails or takes five seconds, the older one keeps the name. All nodes should give
+    the same. Default: the older one.
+
+      iex> Tiebeam.Registry.register(MyApp.Cluster, {:room, 7}, self(), nil, scope: :chat, on_conflict: :exit)
+      :ok
+      iex> {:error, {:taken, pid}} = Tiebeam.Registry.register(MyApp.Cluster, {:room, 7}, spawn(fn -> :ok end), nil, scope: :chat)
+      iex> pid == self()
+      true
+      iex> Tiebeam.Registry.register(MyApp.Cluster, 1.5, self())
+      {:error, {:invalid_name, "a name is made of atoms, UTF-8 binaries, integers, and tuples and lists of these, got: 1.5"}}
+  """
+  @spec register(Tiebeam.name(), name, pid, metadata, keyword) :: :ok | {:error, error}
+  def register(cluster, name, pid, metadata \\ nil, options \\ []) when is_pid(pid) do
+    options = options!(options, [:scope, :on_conflict, :resolve])
+
+    with :ok <- local(pid),
+         {:ok, request} <- request(:register, options[:scope] || :default, name, pid, metadata, options),
+         do: call(cluster, request)
+  end
+
+  @doc """
+  As `register/5`, but does not wait: the answer is sent to the caller as `{reference, answer}`.
+
+  There is none if the cluster's server ends before.
+
+      iex> reference = Tiebeam.Registry.register_async(MyApp.Cluster, "later", self())
+      iex> receive do
+      ...>   {^reference, answer} -> answer
+      ...> end
+      :ok
+  """
+  @spec register_async(Tiebeam.name(), name, pid, metadata, keyword) :: reference
+  def register_async(cluster, name, pid, metadata \\ nil, options \\ []) when is_pid(pid) do
+    options = options!(options, [:scope, :on_conflict, :resolve])
+    process = Table.process(cluster)
+    reference = make_ref()
+
+    with :ok <- local(pid),
+         {:ok, request} <- request(:register, options[:scope] || :default, name, pid, metadata, options) do
+      Kernel.send(process, {:"$gen_call", {self(), reference}, request})
+    else
+      error -> Kernel.send(self(), {reference, error})
+    end
+
+    reference
+  end
+
+  @doc """
+  As `register/5`, but waits for as long as another process has the name, at most `:timeout` milliseconds (default 5,000): then
+  the answer is the last one. It tries again when that process ends, and now and then.
+
+      iex> other = spawn(fn -> receive do: (:stop -> :ok) end)
+      iex> :ok = Tiebeam.Registry.register(MyApp.Cluster, "handed over", other)
+      iex> send(other, :stop)
+      iex> Tiebeam.Registry.register_with_retry(MyApp.Cluster, "handed over", self())
+      :ok
+  """
+  @spec register_with_retry(Tiebeam.name(), name, pid, metadata, keyword) :: :ok | {:error, error}
+  def register_with_retry(cluster, name, pid, metadata \\ nil, options \\ []) do
+    {timeout, options} = Keyword.pop(options, :timeout, 5_000)
+    retry(fn -> register(cluster, name, pid, metadata, options) end, now() + timeout, @retry_first)
+  end
+
+  defp retry(register, deadline, pause) do
+    left = deadline - now()
+
+    case register.() do
+      {:error, {:taken, holder}} when left > 0 ->
+        monitor = Process.monitor(holder)
+        # Those who wait for one name must not all come at once.
+        pause_now = min(left, pause + :rand.uniform(pause))
+
+        receive do
+          {:DOWN, ^monitor, :process, _pid, _reason} -> :ok
+        after
+          pause_now -> Process.demonitor(monitor, [:flush])
+        end
+
+        # What ended for certain is known here in a moment.
+        retry(register, deadline, min(2 * pause, @retry_max))
+
+      answer ->
+        answer
+    end
+  end
+
+  @doc """
+  Takes a name away from its process, which must be one of this node; with `:pid`, only from that one. Another option is `:scope`.
+
+  This node's table shows it when it is answered. Blocks as `register/5`.
+
+      iex> Tiebeam.Registry.register(MyApp.Cluster, "short", self())
+      iex> Tiebeam.Registry.unregister(MyApp.Cluster, "short")
+      :ok
+      iex> Tiebeam.Registry.unregister(MyApp.Cluster, "short")
+      {:error, :unknown}
+  """
+  @spec unregister(Tiebeam.name(), name, keyword) :: :ok | {:error, error}
+  def unregister(cluster, name, options \\ []) do
+    options = options!(options, [:scope, :pid])
+
+    with {:ok, request} <- request(:unregister, options[:scope] || :default, name, options[:pid]),
+         do: call(cluster, request)
+  end
+
+  @doc """
+  Replaces the metadata of a name whose process is one of this node. The option is `:scope`.
+
+  This node's table shows it when it is answered; there is no moment without the name. Blocks as `register/5`.
+
+      iex> Tiebeam.Registry.register(MyApp.Cluster, "cache", self(), %{zone: 1})
+      iex> Tiebeam.Registry.update_meta(MyApp.Cluster, "cache", %{zone: 2})
+      :ok
+      iex> {_pid, %{zone: 2}} = Tiebeam.Registry.lookup(MyApp.Cluster, "cache")
+  """
+  @spec update_meta(Tiebeam.name(), name, metadata, keyword) :: :ok | {:error, error}
+  def update_meta(cluster, name, metadata, options \\ []) do
+    options = options!(options, [:scope])
+    scope = options[:scope] || :default
+
+    with :ok <- Name.check_scope(scope),
+         {:ok, name} <- Name.encode(name),
+         {:ok, meta} <- Name.encode_meta(metadata),
+         do: call(cluster, {:registry, {:update, scope, name, meta}, nil, nil})
+  end
+
+  @doc """
+  The process that has a name, or `nil`, as far as this node knows: what other nodes did a round trip ago may be missing. A
+  process of this node that has ended is never the answer. Reads a table and never waits. The option is `:scope`.
+
+      iex> Tiebeam.Registry.whereis(MyApp.Cluster, "nobody")
+      nil
+  """
+  @spec whereis(Tiebeam.name(), name, keyword) :: pid | nil
+  def whereis(cluster, name, options \\ [])
+
+  def whereis(cluster, name, []), do: find(cluster, :default, name)
+  def whereis(cluster, name, options), do: find(cluster, scope!(options), name)
+
+  defp find(_cluster, :global, name), do: with(:undefined <- :global.whereis_name(name), do: nil)
+
+  defp find(cluster, scope, name) do
+    case :ets.lookup(cluster, {scope, name}) do
+      [{_key, pid, _meta, _owner}] when node(pid) != node() -> pid
+      # It may have ended a moment ago, and the server not have heard of it.
+      [{_key, pid, _meta, _owner}] -> if Process.alive?(pid), do: pid
+      [] -> nil
+    end
+  rescue
+    ArgumentError -> Table.no_cluster!(cluster, __STACKTRACE__)
+  end
+
+  @doc """
+  The process that has a name and its metadata, or `nil`; as `whereis/3`.
+
+      iex> Tiebeam.Registry.register(MyApp.Cluster, :logger, self(), level: :info)
+      iex> Tiebeam.Registry.lookup(MyApp.Cluster, :logger) == {self(), [level: :info]}
+      true
+  """
+  @spec lookup(Tiebeam.name(), name, keyword) :: {pid, metadata} | nil
+  def lookup(cluster, name, options \\ []) do
+    case scope!(options) do
+      :global -> with pid when is_pid(pid) <- find(cluster, :global, name), do: {pid, nil}
+      scope -> row(cluster, scope, name)
+    end
+  end
+
+  defp row(cluster, scope, name) do
+    case :ets.lookup(cluster, {scope, name}) do
+      [{_key, pid, meta, _owner}] ->
+        if node(pid) != node() or Process.alive?(pid), do: {pid, meta}
+
+      [] ->
+        nil
+    end
+  rescue
+    ArgumentError -> Table.no_cluster!(cluster, __STACKTRACE__)
+  end
+
+  @doc """
+  Waits until somebody has a name. Options: `:timeout` in milliseconds or `:infinity` (default 5,000), and `:scope`.
+
+  Nothing is polled: the caller is answered when this node's table shows the name.
+
+      iex> Task.start(fn -> Tiebeam.Registry.register(MyApp.Cluster, "soon", Process.whereis(:init)) end)
+      iex> {:ok, pid, nil} = Tiebeam.Registry.await(MyApp.Cluster, "soon")
+      iex> pid == Process.whereis(:init)
+      true
+      iex> Tiebeam.Registry.await(MyApp.Cluster, "never", timeout: 10)
+      {:error, :timeout}
+  """
+  @spec await(Tiebeam.name(), name, keyword) ::
+          {:ok, pid, metadata} | {:error, :timeout | {:too_many_waiters, limit :: pos_integer} | error}
+  def await(cluster, name, options \\ []) do
+    options = options!(options, [:scope, :timeout])
+    scope = options[:scope] || :default
+    timeout = Keyword.get(options, :timeout, 5_000)
+
+    unless timeout == :infinity or (is_integer(timeout) and timeout in 0..0xFFFFFFFF) do
+      raise ArgumentError, "expected :timeout to be milliseconds or :infinity, got: #{inspect(timeout)}"
+    end
+
+    with :ok <- Name.check_scope(scope),
+         {:ok, _bytes} <- Name.encode(name),
+         do: GenServer.call(Table.process(cluster), {:await, {scope, name}, timeout}, :infinity)
+  end
+
+  @doc """
+  How many names of a scope this node knows, of all nodes. The option is `:scope`. Takes the same time however many there are.
+
+      iex> Tiebeam.Registry.count(MyApp.Cluster, scope: :empty)
+      0
+  """
+  @spec count(Tiebeam.name(), keyword) :: non_neg_integer
+  def count(cluster, options \\ []) do
+    case scope!(options) do
+      :global -> length(:global.registered_names())
+      scope -> read(cluster, fn -> cluster |> :ets.lookup({scope}) |> counted() end)
+    end
+  end
+
+  defp counted([{_scope, count}]), do: count
+  defp counted([]), do: 0
+
+  @doc """
+  The names of a scope that this node knows, of all nodes, in no order. The option is `:scope`. Reads the whole table.
+
+      iex> Tiebeam.Registry.register(MyApp.Cluster, "one", self(), nil, scope: :few)
+      iex> Tiebeam.Registry.names(MyApp.Cluster, scope: :few)
+      ["one"]
+  """
+  @spec names(Tiebeam.name(), keyword) :: [name]
+  def names(cluster, options \\ []) do
+    case scope!(options) do
+      :global -> :global.registered_names()
+      scope -> select(cluster, [{{{scope, :"$1"}, :_, :_, :_}, [], [:"$1"]}])
+    end
+  end
+
+  @doc """
+  As `names/2`, but only those that this node answers for.
+  """
+  @spec local_names(Tiebeam.name(), keyword) :: [name]
+  def local_names(cluster, options \\ []) do
+    select(cluster, [{{{scope!(options), :"$1"}, :_, :_, node()}, [], [:"$1"]}])
+  end
+
+  @doc """
+  Sends the calling process the [events](#module-events) of names and groups from now on, until it ends.
+
+      iex> Tiebeam.Registry.subscribe(MyApp.Cluster)
+      :ok
+      iex> Tiebeam.Registry.register(MyApp.Cluster, "seen", self())
+      iex> me = self()
+      iex> receive do: ({:tiebeam, MyApp.Cluster, {:registered, :default, "seen", ^me, nil}} -> :seen)
+      :seen
+  """
+  @spec subscribe(Tiebeam.name()) :: :ok
+  def subscribe(cluster), do: GenServer.call(Table.process(cluster), :subscribe_names)
+
+  @doc "Ends the subscription of the calling process."
+  @spec unsubscribe(Tiebeam.name()) :: :ok
+  def unsubscribe(cluster), do: GenServer.call(Table.process(cluster), :unsubscribe_names)
+
+  # OTP's callbacks for `:via`.
+
+  @doc false
+  @spec register_name(via, pid) :: :yes | :no
+  def register_name(name, pid), do: register_name(via(name), pid, @max_attempts)
+
+  defp register_name({cluster, scope, name, metadata} = via, pid, attempts) do
+    case register(cluster, name, pid, metadata, scope: scope) do
+      :ok ->
+        :yes
+
+      # The caller looks next who has it. One that is gone by then would be a start that failed for no reason.
+      {:error, {:taken, holder}} when attempts > 1 ->
+        if find(cluster, scope, name) == holder, do: :no, else: register_name(via, pid, attempts - 1)
+
+      {:error, {:taken, _holder}} ->
+        :no
+
+      {:error, reason} ->
+        raise ArgumentError, describe(reason)
+    end
+  end
+
+  @doc false
+  @spec unregister_name(via) :: :ok
+  def unregister_name(name) do
+    {cluster, scope, name, _metadata} = via(name)
+    unregister(cluster, name, scope: scope)
+    :ok
+  end
+
+  @doc false
+  @spec whereis_name(via) :: pid | :undefined
+  def whereis_name({cluster, name}), do: find(cluster, :default, name) || :undefined
+  def whereis_name({cluster, scope, name}), do: find(cluster, scope, name) || :undefined
+  def whereis_name({cluster, scope, name, _metadata}), do: find(cluster, scope, name) || :undefined
+
+  @doc false
+  @spec send(via, message) :: message when message: term
+  def send(name, message) do
+    case whereis_name(name) do
+      :undefined -> exit({:badarg, {name, message}})
+      pid -> Kernel.send(pid, message)
+    end
+
+    message
+  end
+
+  defp via({cluster, name}), do: {cluster, :default, name, nil}
+  defp via({cluster, scope, name}), do: {cluster, scope, name, nil}
+  defp via({cluster, scope, name, metadata}), do: {cluster, scope, name, metadata}
+
+  # For the server and `Tiebeam.Group`.
+
+  @doc false
+  # What the server is asked: everything is checked and encoded by who asks.
+  def request(command, scope, name, pid, meta \\ nil, options \\ [])
+
+  def request(:register, scope, name, pid, meta, options) do
+    on_conflict = Keyword.get(options, :on_conflict, :notify)
+    resolve = Keyword.get(options, :resolve)
+
+    with :ok <- Name.check_scope(scope),
+         {:ok, bytes} <- Name.encode(name),
+         {:ok, meta} <- Name.encode_meta(meta) do
+      command = {:register, scope, bytes, Name.encode_pid(pid), meta, on_conflict, resolve != nil}
+      choice = if on_conflict != :notify or resolve != nil, do: {scope, name, on_conflict, resolve}
+      {:ok, {:registry, command, pid, choice}}
+    end
+  end
+
+  def request(:unregister, scope, name, pid, _meta, _options) do
+    with :ok <- Name.check_scope(scope),
+         {:ok, bytes} <- Name.encode(name),
+         do: {:ok, {:registry, {:unregister, scope, bytes, pid && Name.encode_pid(pid)}, nil, nil}}
+  end
+
+  def request(:join, scope, group, pid, meta, _options) do
+    with :ok <- Name.check_scope(scope),
+         {:ok, bytes} <- Name.encode(group),
+         {:ok, meta} <- Name.encode_meta(meta),
+         do: {:ok, {:registry, {:join, scope, bytes, Name.encode_pid(pid), meta}, pid, nil}}
+  end
+
+  def request(:leave, scope, group, pid, _meta, _options) do
+    with :ok <- Name.check_scope(scope),
+         {:ok, bytes} <- Name.encode(group),
+         do: {:ok, {:registry, {:leave, scope, bytes, Name.encode_pid(pid)}, nil, nil}}
+  end
+
+  @doc false
+  def call(cluster, request), do: GenServer.call(Table.process(cluster), request)
+
+  @doc false
+  def local(pid) when node(pid) == node(), do: :ok
+  def local(pid), do: {:error, {:not_local, pid, node(pid)}}
+
+  @doc false
+  def scope!([]), do: :default
+  def scope!(options), do: options!(options, [:scope])[:scope] || :default
+
+  @doc false
+  def read(cluster, read) do
+    read.()
+  rescue
+    ArgumentError -> Table.no_cluster!(cluster, __STACKTRACE__)
+  end
+
+  @doc false
+  # The error in words.
+  @spec describe(error | {:no_pid, term}) :: String.t()
+  def describe({:invalid_name, why}), do: why
+  def describe({:invalid_scope, why}), do: why
+  def describe({:no_pid, term}), do: "expected a pid, got: #{inspect(term)}"
+  def describe({:too_long, part, bytes, limit}), do: "the #{part} has #{bytes} bytes, the limit is #{limit}"
+
+  def describe({:not_local, pid, node}),
+    do: "#{inspect(pid)} is a process of #{node}, which has a registry: register it there"
+
+  def describe({:scope_full, limit}),
+    do: "this node has #{limit} entries in the scope, which is its limit (the option :entries_per_scope)"
+
+  def describe({:scopes_full, limit}), do: "this node uses #{limit} scopes, which is its limit"
+  def describe({:full, limit}), do: "this node has #{limit} entries, which is its limit"
+  def describe({:noconnection, node}), do: "#{node} is not connected"
+
+  def describe({:too_many_guests, limit}),
+    do: "this node watches #{limit} processes of others, which is its limit"
+
+  def describe(:noproc), do: "the process has ended"
+  def describe(:left), do: Exception.message(%Error{reason: :left})
+  def describe({:taken, pid}), do: "the name is taken by #{inspect(pid)}"
+  def describe(:unknown), do: "there is no such entry"
+
+  defp select(cluster, spec), do: read(cluster, fn -> :ets.select(cluster, spec) end)
+
+  @doc false
+  def options!(options, known) do
+    for {key, value} <- options do
+      cond do
+        key not in known ->
+          raise ArgumentError,
+                "unknown option #{inspect(key)}; the options are #{Enum.map_join(known, ", ", &inspect/1)}"
+
+        not option?(key, value) ->
+          raise ArgumentError, "the option #{inspect(key)} cannot be #{inspect(value)}"
+
+        true ->
+          :ok
+      end
+    end
+
+    options
+  end
+
+  defp option?(:on_conflict, value), do: value in [:exit, :notify, :standby]
+  defp option?(:resolve, {module, function}), do: is_atom(module) and is_atom(function)
+  defp option?(:resolve, value), do: value == nil
+  defp option?(:pid, value), do: is_pid(value) or value == nil
+  defp option?(_key, _value), do: true
+
+  defp now, do: System.monotonic_time(:millisecond)
+end
