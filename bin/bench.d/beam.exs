@@ -37,6 +37,7 @@ defmodule Bench.Beam do
         seed: 1,
         metadata: "",
         evict: false,
+        entries_per_scope: 1024,
         timing: Native.timing(:lan)
       })
 
