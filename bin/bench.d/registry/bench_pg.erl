@@ -7,7 +7,7 @@ paths() -> [].
 start() -> {ok, _} = pg:start(bench), ok.
 ready(Peers) ->
     %% The nodes whose groups it has heard of.
-    Remote = element(5, sys:get_state(bench)),
+    Remote = element(4, sys:get_state(bench)),
     Peers -- [node(Pid) || Pid <- maps:keys(Remote)] =:= [].
 await_down(Node) ->
     monitor_node(Node, true),

@@ -98,7 +98,7 @@ poll(Adapter, Count, Node, _) ->
         Me ! polling,
         persistent_term:put({work, polled}, [poll_one(Adapter, I, Node) || I <- lists:seq(1, Count)])
     end),
-    receive polling -> ok end.
+    receive polling -> polling end.
 
 poll_one(Adapter, I, Node) ->
     Seen = spin(Adapter, name(latency, I)),
