@@ -47,17 +47,21 @@ defmodule Tiebeam.Server do
   # Subscribers on other nodes: a few tools watch. Those of this node are bounded by its own processes.
   @max_remote_subscribers 256
 
+  # What was registered is told to the others at once, and then after so many microseconds again: a message costs them and
+  # this node as much as a few registrations do.
+  @gather 1_000
+
   # How old the round trips, health and metrics in the table may become, in microseconds; all else is written when it
   # changes.
   @refresh 1_000_000
 
-  # The core was made for the name `node`; its time is in microseconds since `origin`. `timer` is a pair of the deadline
+  # The core was made for the name `node`; its time is in microseconds since `origin`; it was woken at `flushed`. `timer` is a pair of the deadline
   # and its timer. `calls` wait for an answer of the core, `subscribers` have a monitor and the number of events they
   # missed, `tasks` are `{:dial | :evict, node}`, `observations` are `{probe, node}`. `answered` are the answers
   # to what the present event asked for. `names` is the state of `Tiebeam.Registry.Driver`.
   @enforce_keys [:options, :reporter, :subscribers, :names]
   defstruct @enforce_keys ++
-              [:node, :core, :origin, :timer, refreshed: 0, calls: %{}, next_call: 0] ++
+              [:node, :core, :origin, :timer, refreshed: 0, flushed: 0, calls: %{}, next_call: 0] ++
               [tasks: %{}, observations: %{}, answered: []]
 
   @spec start_link({Options.t(), struct}) :: {:ok, pid} | {:error, Error.t() | term}
@@ -238,10 +242,19 @@ defmodule Tiebeam.Server do
 
     settings = Options.settings(%{state.options | metadata: Table.metadata(name)})
     {:ok, core} = Native.new(settings)
-    state = wake_at(state, nil)
+    state = cancel_timer(state)
     {registrations, names} = Driver.restart(state.names)
     # A registration that waits for its answer is told again; the caller hears of the new one.
-    state = %{state | node: settings.node, core: core, origin: monotonic(), refreshed: 0, observations: %{}}
+    state = %{
+      state
+      | node: settings.node,
+        core: core,
+        origin: monotonic(),
+        refreshed: 0,
+        flushed: -@gather,
+        observations: %{}
+    }
+
     state = %{state | names: names}
 
     connected =
@@ -281,7 +294,7 @@ defmodule Tiebeam.Server do
       {:noreply, start_core(state)}
     else
       {events, state} = Enum.flat_map_reduce(messages, state, &event/2)
-      if events == [] and messages != [], do: {:noreply, state}, else: {:noreply, step(state, events)}
+      if events == [] and state.timer != nil, do: {:noreply, state}, else: {:noreply, step(state, events)}
     end
   end
 
@@ -366,23 +379,24 @@ defmodule Tiebeam.Server do
 
   defp step(state, events), do: step(state, monotonic() - state.origin, events)
 
-  # Without events, it is a wake-up.
-  defp step(state, now, []), do: step(state, now, [:woke])
-
   defp step(state, now, events) do
+    # While there is much to do, what the registry has to say leaves in few messages.
+    gather? = now - state.flushed < @gather and Enum.any?(events, &registry?/1)
+    {events, state} = if gather?, do: {events, state}, else: {events ++ [:woke], %{state | flushed: now}}
+
     {state, deadline} =
       events
       |> together()
       |> Enum.reduce({state, nil}, fn events, {state, _} -> step_all(state, now, events) end)
 
-    # What the registry has to say leaves in one message, at the end of the turn.
-    {state, deadline} = if due?(deadline, now), do: step_all(state, now, [:woke]), else: {state, deadline}
-    # There is more to do, but others wait as well.
-    deadline = if due?(deadline, now), do: 0, else: deadline
-    state |> wake_at(deadline) |> refresh(now)
+    cond do
+      deadline == nil or deadline > now -> wake_at(state, deadline)
+      gather? -> wake_at(state, state.flushed + @gather)
+      # There is more to do, but others wait as well.
+      true -> wake_at(state, now)
+    end
+    |> refresh(now)
   end
-
-  defp due?(deadline, now), do: deadline != nil and deadline <= now
 
   # One at a time, because a sample is answered before anything else is stepped; the registry asks for none.
   defp together([]), do: []
@@ -390,6 +404,7 @@ defmodule Tiebeam.Server do
   defp together([event | rest] = events) do
     case Enum.split_while(events, &registry?/1) do
       {[], _events} -> [[event] | together(rest)]
+      {of_registry, [:woke]} -> [of_registry ++ [:woke]]
       {of_registry, rest} -> [of_registry | together(rest)]
     end
   end
@@ -627,18 +642,21 @@ defmodule Tiebeam.Server do
     state
   end
 
-  # The timers of this process are whole milliseconds, and fire in the first one that has passed.
-  defp wake_at(%{timer: {deadline, _timer}} = state, deadline), do: state
+  # The timers of this process are whole milliseconds, and fire in the first one that has passed. One that is early is
+  # kept: deadlines are often put off.
+  defp wake_at(%{timer: {early, _timer}} = state, deadline) when is_integer(deadline) and early <= deadline,
+    do: state
+
+  defp wake_at(state, nil), do: cancel_timer(state)
 
   defp wake_at(state, deadline) do
-    with {_deadline, timer} <- state.timer, do: :erlang.cancel_timer(timer, async: true, info: false)
+    at = -Integer.floor_div(-(state.origin + deadline), 1000)
+    %{cancel_timer(state) | timer: {deadline, :erlang.start_timer(at, self(), :wake, abs: true)}}
+  end
 
-    if deadline do
-      at = -Integer.floor_div(-(state.origin + deadline), 1000)
-      %{state | timer: {deadline, :erlang.start_timer(at, self(), :wake, abs: true)}}
-    else
-      %{state | timer: nil}
-    end
+  defp cancel_timer(state) do
+    with {_deadline, timer} <- state.timer, do: :erlang.cancel_timer(timer, async: true, info: false)
+    %{state | timer: nil}
   end
 
   defp monotonic, do: System.monotonic_time(:microsecond)
