@@ -91,7 +91,7 @@ defmodule Tiebeam.PartitionsTest do
       {:cut, places(majority), places(minority)}
     ])
 
-    Support.Eventually.eventually(fn -> Cluster.complete?(majority) end, 30_000)
+    Cluster.complete(majority, 30_000)
     Process.sleep(3_000)
     # Each side keeps its own, and the smaller one evicts nobody: it may be the one that is cut off.
     assert verdicts(majority, majority, since) == []
@@ -119,7 +119,7 @@ defmodule Tiebeam.PartitionsTest do
       {:cut, places(others), places([lonely])}
     ])
 
-    Support.Eventually.eventually(fn -> Cluster.complete?(others) end, 30_000)
+    Cluster.complete(others, 30_000)
     assert verdicts(others, others, since) == []
     assert verdicts([lonely], nodes, since) == []
     heal(hosts, nodes)
