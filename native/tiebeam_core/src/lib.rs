@@ -74,6 +74,7 @@ mod cluster;
 mod config;
 mod event;
 mod identity;
+pub mod leadership;
 mod membership;
 mod message;
 mod mutation;

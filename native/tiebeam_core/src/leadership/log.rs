@@ -1,0 +1,257 @@
+//! The log of one member, in memory, and how much of it is on disk (3.5).
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::configuration::Configuration;
+use super::entry::{Entry, Index, Payload, PersistToken, Term};
+
+/// The most entries that one message or one write carries.
+pub(super) const MAX_BATCH: usize = 256;
+
+/// After so many bytes a batch ends. One entry is always taken, so a message has at most this and one command.
+pub(super) const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// The log. Its first entry is number 1.
+#[derive(Debug)]
+pub(super) struct Log {
+    entries: VecDeque<Entry>,
+    /// The configuration before the first entry.
+    founding: Configuration,
+    /// Those that entries made, by their index. The last is in force (4.1).
+    configurations: Vec<(Index, Configuration)>,
+    /// The first entry that no write has been issued for.
+    unsaved: Index,
+    /// Up to here everything is on disk.
+    persisted: Index,
+    /// Writes that were issued and not confirmed: up to which entry each is good for.
+    writes: VecDeque<(PersistToken, Index)>,
+}
+
+impl Log {
+    /// The log that was on disk: contiguous from 1.
+    pub(super) fn restored(founding: Configuration, entries: Vec<Entry>) -> Self {
+        let mut log = Self {
+            entries: VecDeque::new(),
+            founding,
+            configurations: Vec::new(),
+            unsaved: 1,
+            persisted: 0,
+            writes: VecDeque::new(),
+        };
+        for entry in entries {
+            log.push(entry);
+        }
+        log.unsaved = log.last() + 1;
+        log.persisted = log.last();
+        log
+    }
+
+    pub(super) fn last(&self) -> Index {
+        self.entries.len() as Index
+    }
+
+    pub(super) fn last_term(&self) -> Term {
+        self.entries.back().map_or(0, |entry| entry.term)
+    }
+
+    /// The entry at `index`.
+    pub(super) fn get(&self, index: Index) -> Option<&Entry> {
+        self.entries
+            .get(usize::try_from(index.checked_sub(1)?).ok()?)
+    }
+
+    /// The term at `index`; 0 at 0, `None` behind the end.
+    pub(super) fn term_at(&self, index: Index) -> Option<Term> {
+        if index == 0 {
+            return Some(0);
+        }
+        self.get(index).map(|entry| entry.term)
+    }
+
+    /// A log that ends with `last` and `term` has at least what this one has (3.6.1).
+    pub(super) fn is_covered_by(&self, last: Index, term: Term) -> bool {
+        (term, last) >= (self.last_term(), self.last())
+    }
+
+    /// The configuration in force.
+    pub(super) fn configuration(&self) -> &Configuration {
+        self.configurations
+            .last()
+            .map_or(&self.founding, |(_, configuration)| configuration)
+    }
+
+    pub(super) fn push(&mut self, entry: Entry) {
+        debug_assert_eq!(entry.index, self.last() + 1, "a log has no gaps");
+        debug_assert!(entry.term >= self.last_term(), "terms grow along a log");
+        if let Payload::Configuration(configuration) = &entry.payload {
+            self.configurations
+                .push((entry.index, configuration.clone()));
+        }
+        self.entries.push_back(entry);
+    }
+
+    /// Drops the entries from `index` on: they conflict with the leader's.
+    pub(super) fn truncate(&mut self, index: Index) {
+        let keep = index.saturating_sub(1);
+        self.entries
+            .truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+        self.configurations.retain(|&(at, _)| at <= keep);
+        self.unsaved = self.unsaved.min(index);
+        self.persisted = self.persisted.min(keep);
+        // A write under way is good only for what it has in common with the new entries.
+        for (_, upto) in &mut self.writes {
+            *upto = (*upto).min(keep);
+        }
+    }
+
+    /// Entries from `from` on, as many as one batch takes.
+    pub(super) fn batch(&self, from: Index) -> Vec<Entry> {
+        let mut bytes = 0;
+        let start = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
+        let mut batch = Vec::new();
+        for entry in self.entries.iter().skip(start).take(MAX_BATCH) {
+            bytes += entry.payload.weight();
+            if bytes > MAX_BATCH_BYTES && !batch.is_empty() {
+                break;
+            }
+            batch.push(entry.clone());
+        }
+        batch
+    }
+
+    /// There are entries that no write has been issued for.
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.unsaved <= self.last()
+    }
+
+    /// The next entries to be written; the write has the number `token`.
+    pub(super) fn save(&mut self, token: PersistToken) -> Vec<Entry> {
+        let batch = self.batch(self.unsaved);
+        if let Some(last) = batch.last() {
+            self.unsaved = last.index + 1;
+            self.writes.push_back((token, last.index));
+        }
+        batch
+    }
+
+    /// All writes up to `token` are on disk.
+    pub(super) fn saved(&mut self, token: PersistToken) {
+        while self
+            .writes
+            .front()
+            .is_some_and(|&(write, _)| write <= token)
+        {
+            if let Some((_, upto)) = self.writes.pop_front() {
+                self.persisted = self.persisted.max(upto);
+            }
+        }
+    }
+
+    /// Up to here everything is on disk.
+    pub(super) fn persisted(&self) -> Index {
+        self.persisted
+    }
+
+    /// The greatest index up to `index` whose term is at most `term`: where a log that has `term` at `index` may agree with
+    /// this one (the search of 3.5, a term at a time).
+    pub(super) fn possible_agreement(&self, index: Index, term: Term) -> (Index, Term) {
+        let mut at = index.min(self.last());
+        while let Some(found) = self.term_at(at) {
+            if found <= term {
+                return (at, found);
+            }
+            at -= 1;
+        }
+        (0, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leadership::entry::MemberId;
+    use alloc::sync::Arc;
+    use alloc::vec;
+
+    fn entry(index: Index, term: Term) -> Entry {
+        Entry {
+            index,
+            term,
+            payload: Payload::Noop,
+        }
+    }
+
+    fn log(terms: &[Term]) -> Log {
+        let founding = Configuration::new([MemberId(1)], []).unwrap();
+        let entries = terms
+            .iter()
+            .zip(1..)
+            .map(|(&term, index)| entry(index, term))
+            .collect();
+        Log::restored(founding, entries)
+    }
+
+    #[test]
+    fn the_later_term_wins_then_the_longer_log() {
+        let log = log(&[1, 1, 3]);
+        assert!(log.is_covered_by(3, 3) && log.is_covered_by(1, 4) && log.is_covered_by(4, 3));
+        assert!(!log.is_covered_by(9, 2) && !log.is_covered_by(2, 3));
+    }
+
+    #[test]
+    fn a_write_of_what_was_truncated_meanwhile_persists_nothing_of_it() {
+        let mut log = log(&[1]);
+        log.push(entry(2, 1));
+        log.push(entry(3, 1));
+        assert_eq!(log.save(PersistToken(1)).len(), 2);
+        log.truncate(3);
+        log.push(entry(3, 2));
+        log.saved(PersistToken(1));
+        assert_eq!(log.persisted(), 2, "entry 3 of term 2 is not on disk");
+        assert_eq!(log.save(PersistToken(2)), [entry(3, 2)]);
+        log.saved(PersistToken(2));
+        assert_eq!(log.persisted(), 3);
+    }
+
+    #[test]
+    fn a_truncated_configuration_is_no_longer_in_force() {
+        let mut log = log(&[1]);
+        let two = Configuration::new([MemberId(1), MemberId(2)], []).unwrap();
+        let payload = Payload::Configuration(two.clone());
+        log.push(Entry {
+            index: 2,
+            term: 1,
+            payload,
+        });
+        assert_eq!(*log.configuration(), two);
+        log.truncate(2);
+        assert!(!log.configuration().contains(MemberId(2)));
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_never_empty() {
+        let mut log = log(&[]);
+        for index in 1..=4 {
+            let payload = Payload::Command(Arc::from(vec![0; MAX_BATCH_BYTES - 1]));
+            log.push(Entry {
+                index,
+                term: 1,
+                payload,
+            });
+        }
+        assert_eq!(log.batch(1).len(), 1);
+        assert_eq!(log.batch(5).len(), 0);
+        let many = self::log(&[1; 1000]);
+        assert_eq!(many.batch(1).len(), MAX_BATCH);
+    }
+
+    #[test]
+    fn agreement_is_searched_a_term_at_a_time() {
+        let log = log(&[1, 1, 1, 4, 4]);
+        assert_eq!(log.possible_agreement(9, 4), (5, 4));
+        assert_eq!(log.possible_agreement(5, 3), (3, 1));
+        assert_eq!(log.possible_agreement(2, 9), (2, 1));
+        assert_eq!(log.possible_agreement(5, 0), (0, 0));
+    }
+}

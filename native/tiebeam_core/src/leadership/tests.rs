@@ -1,0 +1,8 @@
+//! Rules of the dissertation, a few members at a time, on a clock of the test's own.
+
+mod elections;
+mod group;
+mod leases;
+mod logs;
+mod reads;
+mod transfers;

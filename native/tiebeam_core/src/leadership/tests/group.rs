@@ -1,0 +1,262 @@
+//! A few members whose messages arrive at once, unless the test says otherwise.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use crate::leadership::codec::decode;
+use crate::leadership::message::{Message, Packet};
+use crate::leadership::{
+    Configuration, Consensus, Effect, Entry, HardState, MemberId, Payload, PersistToken, Refusal,
+    Replica, RequestId, Restored, Role, Settings,
+};
+use crate::time::{Duration, Instant};
+
+/// Members 1 to n of one group.
+pub(super) struct Group {
+    pub(super) now: Instant,
+    pub(super) members: BTreeMap<u64, Replica>,
+    pub(super) disks: BTreeMap<u64, Restored>,
+    /// Messages from the first to the second are lost.
+    pub(super) cut: BTreeSet<(u64, u64)>,
+    /// Writes of these are confirmed only by [`Group::sync`].
+    pub(super) slow: BTreeSet<u64>,
+    pub(super) unsynced: BTreeMap<u64, Vec<Effect>>,
+    /// What each member did, besides sending and writing.
+    pub(super) seen: BTreeMap<u64, Vec<Effect>>,
+    /// Every message that was sent, lost ones included.
+    pub(super) sent: Vec<Packet>,
+    requests: u64,
+    starts: u64,
+    founding: Configuration,
+}
+
+impl Group {
+    pub(super) fn new(count: u64) -> Self {
+        let mut group = Self {
+            now: Instant::from_millis(1000),
+            members: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            slow: BTreeSet::new(),
+            unsynced: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            sent: Vec::new(),
+            requests: 0,
+            starts: 0,
+            founding: Configuration::new((1..=count).map(MemberId), []).unwrap(),
+        };
+        for id in 1..=count {
+            group.start(id);
+        }
+        group
+    }
+
+    /// A group in which member 1 was elected a second ago.
+    pub(super) fn led(count: u64) -> Self {
+        let mut group = Self::new(count);
+        group.elect(1);
+        group.pass(1000);
+        group
+    }
+
+    pub(super) fn start(&mut self, id: u64) {
+        self.starts += 1;
+        let settings = Settings::lan(MemberId(id), 7, 100 * self.starts + id);
+        let disk = self.disks.entry(id).or_default().clone();
+        let replica = Replica::new(self.now, settings, self.founding.clone(), disk).unwrap();
+        self.members.insert(id, replica);
+    }
+
+    /// Ends a life: what was not on disk is lost.
+    pub(super) fn crash(&mut self, id: u64) {
+        self.members.remove(&id);
+        self.unsynced.remove(&id);
+    }
+
+    pub(super) fn replica(&mut self, id: u64) -> &mut Replica {
+        self.members.get_mut(&id).unwrap()
+    }
+
+    pub(super) fn role(&self, id: u64) -> Role {
+        self.members[&id].status().role
+    }
+
+    pub(super) fn term(&self, id: u64) -> u64 {
+        self.members[&id].status().term
+    }
+
+    /// Makes `id` stand for election now, whatever its timer says.
+    pub(super) fn elect(&mut self, id: u64) {
+        self.replica(id).ask();
+        self.settle();
+    }
+
+    pub(super) fn isolate(&mut self, id: u64) {
+        for other in self.disks.keys() {
+            self.cut.extend([(id, *other), (*other, id)]);
+        }
+    }
+
+    /// Carries out everything there is to do, at this moment.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut quiet = true;
+            let ids: Vec<u64> = self.members.keys().copied().collect();
+            for id in ids {
+                while let Some(effect) = self.members.get_mut(&id).and_then(Consensus::poll) {
+                    quiet = false;
+                    self.carry_out(id, effect);
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+        panic!("the group does not come to rest");
+    }
+
+    fn carry_out(&mut self, id: u64, effect: Effect) {
+        match effect {
+            Effect::Send { to, bytes } => {
+                self.sent.push(decode(&bytes).unwrap());
+                if !self.cut.contains(&(id, to.0))
+                    && let Some(member) = self.members.get_mut(&to.0)
+                {
+                    member.receive(self.now, &bytes).unwrap();
+                }
+            }
+            Effect::Persist { .. } if self.slow.contains(&id) => {
+                self.unsynced.entry(id).or_default().push(effect);
+            }
+            Effect::Persist {
+                token,
+                hard,
+                entries,
+            } => {
+                self.write(id, hard, entries);
+                let now = self.now;
+                self.replica(id).persisted(now, token);
+            }
+            other => self.seen.entry(id).or_default().push(other),
+        }
+    }
+
+    fn write(&mut self, id: u64, hard: Option<HardState>, entries: Vec<Entry>) {
+        let disk = self.disks.entry(id).or_default();
+        disk.hard = hard.unwrap_or(disk.hard);
+        if let Some(first) = entries.first() {
+            disk.entries.truncate(first.index as usize - 1);
+        }
+        disk.entries.extend(entries);
+    }
+
+    /// The slow disk of `id` is done with everything.
+    pub(super) fn sync(&mut self, id: u64) {
+        let mut last = PersistToken(0);
+        for effect in self.unsynced.remove(&id).unwrap_or_default() {
+            if let Effect::Persist {
+                token,
+                hard,
+                entries,
+            } = effect
+            {
+                self.write(id, hard, entries);
+                last = token;
+            }
+        }
+        let now = self.now;
+        self.replica(id).persisted(now, last);
+        self.settle();
+    }
+
+    /// `millis` milliseconds pass, and everybody is woken in time.
+    pub(super) fn pass(&mut self, millis: u64) {
+        let end = self.now + Duration::from_millis(millis);
+        loop {
+            self.settle();
+            let due = self
+                .members
+                .values()
+                .map(Consensus::deadline)
+                .min()
+                .unwrap_or(end);
+            if due > end {
+                break;
+            }
+            self.now = self.now.max(due);
+            let now = self.now;
+            for member in self.members.values_mut() {
+                if member.deadline() <= now {
+                    member.wake(now);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    /// Time passes for nobody but the clock.
+    pub(super) fn stand_still(&mut self, millis: u64) {
+        self.now = self.now + Duration::from_millis(millis);
+    }
+
+    pub(super) fn propose(&mut self, id: u64, text: &str) -> Result<RequestId, Refusal> {
+        self.requests += 1;
+        let (request, now) = (RequestId(self.requests), self.now);
+        self.replica(id)
+            .propose(now, request, text.as_bytes().to_vec())?;
+        Ok(request)
+    }
+
+    pub(super) fn read(&mut self, id: u64) -> Result<RequestId, Refusal> {
+        self.requests += 1;
+        let (request, now) = (RequestId(self.requests), self.now);
+        self.replica(id).read(now, request)?;
+        Ok(request)
+    }
+
+    /// The commands that `id` applied, in order.
+    pub(super) fn applied(&self, id: u64) -> Vec<&str> {
+        let seen = self.seen.get(&id).into_iter().flatten();
+        seen.filter_map(|effect| match effect {
+            Effect::Apply {
+                entry:
+                    Entry {
+                        payload: Payload::Command(bytes),
+                        ..
+                    },
+                ..
+            } => Some(core::str::from_utf8(bytes).unwrap()),
+            _ => None,
+        })
+        .collect()
+    }
+
+    pub(super) fn saw(&self, id: u64, effect: &Effect) -> bool {
+        self.seen.get(&id).is_some_and(|seen| seen.contains(effect))
+    }
+
+    pub(super) fn applied_request(&self, id: u64, wanted: RequestId) -> bool {
+        let seen = self.seen.get(&id).into_iter().flatten();
+        seen.clone().any(
+            |effect| matches!(effect, Effect::Apply { request: Some(request), .. } if *request == wanted),
+        )
+    }
+
+    pub(super) fn token(&self, id: u64) -> Option<u64> {
+        self.members[&id].token(self.now)
+    }
+
+    /// A message from `from`, as if it had been on its way.
+    pub(super) fn deliver(&mut self, from: u64, to: u64, term: u64, message: Message) {
+        let packet = Packet {
+            group: 7,
+            from: MemberId(from),
+            to: MemberId(to),
+            term,
+            message,
+        };
+        let (now, bytes) = (self.now, crate::leadership::codec::encode(&packet));
+        self.replica(to).receive(now, &bytes).unwrap();
+        self.settle();
+    }
+}
