@@ -17,6 +17,7 @@
 mod check;
 mod faults;
 pub mod figures;
+pub mod leadership;
 mod machine;
 mod network;
 mod plan;

@@ -171,7 +171,7 @@ impl Configuration {
             all.get(last).copied()
         };
         let now = half(&self.voters)?;
-        if self.outgoing.is_empty() || switched.off(Mutation::JointNeedsOne) {
+        if self.outgoing.is_empty() {
             return Some(now);
         }
         Some(now.min(half(&self.outgoing)?))

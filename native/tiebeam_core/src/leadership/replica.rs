@@ -352,7 +352,11 @@ impl Replica {
         let mut hard = None;
         if core::mem::take(&mut self.hard_unsaved) {
             self.hard_token = token;
-            hard = Some(self.hard).filter(|_| !self.switched.off(Mutation::VoteNotPersisted));
+            let vote = self
+                .hard
+                .vote
+                .filter(|_| !self.switched.off(Mutation::VoteNotPersisted));
+            hard = Some(HardState { vote, ..self.hard });
         }
         let entries = self.log.save(token);
         self.effects.push_back(Effect::Persist {

@@ -4,5 +4,7 @@ mod elections;
 mod group;
 mod leases;
 mod logs;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod reads;
 mod transfers;

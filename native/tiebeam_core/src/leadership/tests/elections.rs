@@ -25,7 +25,7 @@ fn a_group_elects_one_leader_and_keeps_it() {
 }
 
 #[test]
-fn a_vote_is_on_disk_before_it_is_sent() {
+pub(super) fn a_vote_is_on_disk_before_it_is_sent() {
     let mut group = Group::new(3);
     group.slow.insert(2);
     group.isolate(3);
@@ -58,7 +58,7 @@ fn a_candidate_does_not_count_its_own_vote_before_it_is_on_disk() {
 }
 
 #[test]
-fn nobody_votes_twice_in_a_term_not_even_after_a_restart() {
+pub(super) fn nobody_votes_twice_in_a_term_not_even_after_a_restart() {
     let mut group = Group::new(5);
     let poll = || Message::Poll {
         pre: false,

@@ -61,7 +61,11 @@ impl Group {
 
     pub(super) fn start(&mut self, id: u64) {
         self.starts += 1;
-        let settings = Settings::lan(MemberId(id), 7, 100 * self.starts + id);
+        let settings = Settings {
+            #[cfg(feature = "mutants")]
+            mutation: super::mutants::SWITCHED.get(),
+            ..Settings::lan(MemberId(id), 7, 100 * self.starts + id)
+        };
         let disk = self.disks.entry(id).or_default().clone();
         let replica = Replica::new(self.now, settings, self.founding.clone(), disk).unwrap();
         self.members.insert(id, replica);

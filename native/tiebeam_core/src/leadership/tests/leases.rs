@@ -76,7 +76,7 @@ fn a_winner_by_a_hint_waits_for_the_old_lease() {
 }
 
 #[test]
-fn a_voter_that_started_anew_keeps_what_its_last_life_confirmed() {
+pub(super) fn a_voter_that_started_anew_keeps_what_its_last_life_confirmed() {
     let mut group = Group::led(3);
     group.isolate(1);
     group.crash(2);

@@ -88,7 +88,7 @@ fn entries_that_were_never_committed_are_replaced() {
 
 /// The dissertation's figure 3.7: an entry of an old term is on a majority, and may still be replaced.
 #[test]
-fn an_entry_of_an_older_term_is_not_committed_by_counting() {
+pub(super) fn an_entry_of_an_older_term_is_not_committed_by_counting() {
     let mut group = Group::new(5);
     let entry = |index, term| Entry {
         index,
@@ -269,4 +269,36 @@ fn a_log_that_was_not_kept_whole_is_not_run() {
     let back = RestoreError::Terms { index: 2 };
     assert_eq!(start(hard, vec![entry(1, 2), entry(2, 1)]), back);
     assert_eq!(start(hard, vec![entry(1, 1), entry(2, 3)]), back);
+}
+
+/// An entry that the follower has from an earlier leader is not committed because the new leader committed its own.
+#[test]
+pub(super) fn a_follower_commits_only_what_it_has_from_this_leader() {
+    let mut group = Group::new(3);
+    let entry = |index, term| Entry {
+        index,
+        term,
+        payload: Payload::Noop,
+    };
+    let hard = HardState {
+        term: 1,
+        vote: None,
+    };
+    let entries = vec![entry(1, 1), entry(2, 1)];
+    group.disks.insert(3, Restored { hard, entries });
+    group.crash(3);
+    group.start(3);
+    let heartbeat = |previous, previous_term| Message::Append {
+        round: 1,
+        previous,
+        previous_term,
+        commit: 2,
+        entries: vec![],
+    };
+    group.deliver(1, 3, 2, heartbeat(1, 1));
+    assert_eq!(
+        group.members[&3].status().commit,
+        1,
+        "entry 2 of the leader may be another one"
+    );
 }

@@ -31,7 +31,7 @@ fn a_leader_that_was_replaced_reads_nothing() {
 
 /// A pause of the leader: everything that it was told before is older than the read.
 #[test]
-fn an_answer_to_what_was_sent_before_confirms_no_read() {
+pub(super) fn an_answer_to_what_was_sent_before_confirms_no_read() {
     let mut group = Group::led(3);
     group.sent.clear();
     group.pass(60);

@@ -1,0 +1,51 @@
+//! Rules that chance seldom misses are missed by a test that was written for them.
+
+use std::cell::Cell;
+use std::panic::catch_unwind;
+use std::thread_local;
+
+use super::{elections, leases, logs, reads};
+use crate::leadership::Mutation;
+
+thread_local! {
+    /// The rule that is switched off for the groups of this thread.
+    pub(super) static SWITCHED: Cell<Option<Mutation>> = const { Cell::new(None) };
+}
+
+const CAUGHT: [(Mutation, fn()); 6] = [
+    (
+        Mutation::VoteNotPersisted,
+        elections::nobody_votes_twice_in_a_term_not_even_after_a_restart,
+    ),
+    (
+        Mutation::VoteBeforePersist,
+        elections::a_vote_is_on_disk_before_it_is_sent,
+    ),
+    (
+        Mutation::ReadReusesRound,
+        reads::an_answer_to_what_was_sent_before_confirms_no_read,
+    ),
+    (
+        Mutation::RestartForgetsLease,
+        leases::a_voter_that_started_anew_keeps_what_its_last_life_confirmed,
+    ),
+    (
+        Mutation::CommitsOldTerms,
+        logs::an_entry_of_an_older_term_is_not_committed_by_counting,
+    ),
+    (
+        Mutation::CommitBeyondVerified,
+        logs::a_follower_commits_only_what_it_has_from_this_leader,
+    ),
+];
+
+#[test]
+fn each_of_these_tests_misses_its_rule() {
+    for (mutation, test) in CAUGHT {
+        SWITCHED.set(Some(mutation));
+        let missed = catch_unwind(test).is_err();
+        SWITCHED.set(None);
+        assert!(missed, "{mutation:?}: its test passes without the rule");
+        test();
+    }
+}

@@ -1,0 +1,50 @@
+//! An engine behind the seam, as a world starts it.
+
+use tiebeam_core::Instant;
+use tiebeam_core::leadership::{Configuration, Consensus, MemberId, Replica, Restored, Settings};
+
+use super::plan::Plan;
+
+/// One member's engine. Everything that it does follows from its arguments.
+pub trait Engine: Consensus + Sized + 'static {
+    /// What tables call it.
+    const NAME: &'static str;
+
+    /// Starts a life of member `me` with what its disk has.
+    ///
+    /// # Errors
+    ///
+    /// The engine refuses to run on that disk.
+    fn start(
+        now: Instant,
+        me: MemberId,
+        seed: u64,
+        disk: Restored,
+        plan: &Plan,
+    ) -> Result<Self, String>;
+}
+
+/// The founding members of a group of `count`.
+pub(super) fn founding(count: usize) -> Configuration {
+    Configuration::new((1..=count as u64).map(MemberId), []).expect("a few voters")
+}
+
+impl Engine for Replica {
+    const NAME: &'static str = "tiebeam";
+
+    fn start(
+        now: Instant,
+        me: MemberId,
+        seed: u64,
+        disk: Restored,
+        plan: &Plan,
+    ) -> Result<Self, String> {
+        let mut settings = Settings {
+            heartbeat: plan.heartbeat,
+            election: plan.election,
+            ..Settings::lan(me, 1, seed)
+        };
+        plan.tune.apply(&mut settings);
+        Self::new(now, settings, founding(plan.members), disk).map_err(|error| error.to_string())
+    }
+}

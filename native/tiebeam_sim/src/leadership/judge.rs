@@ -1,0 +1,478 @@
+//! TiKV's `raft` 0.7 behind the seam, as a judge of the core's engine: the same scenarios, properties and seeds.
+//!
+//! Everything that the seam promises and `raft` does not offer is added here in the simplest way that is safe: a token rests
+//! on a read that a majority confirmed, and every winner waits out one election timeout before it takes one.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use protobuf::Message as _;
+use raft::eraftpb::{self, Message, MessageType};
+use raft::storage::MemStorage;
+use raft::{Config, RawNode, ReadOnlyOption, StateRole};
+use tiebeam_core::leadership::{
+    Consensus, DecodeError, Effect, Entry, HardState, Index, MemberId, Payload, PersistToken,
+    Refusal, RequestId, Restored, Role, Status, Term,
+};
+use tiebeam_core::{Duration, Instant, Random};
+
+use super::engine::{Engine, founding};
+use super::plan::Plan;
+
+/// The engine counts time in these.
+const TICK: Duration = Duration::from_millis(10);
+
+/// One member, run by `raft`.
+#[derive(Debug)]
+pub struct Judge {
+    me: MemberId,
+    node: Node,
+    random: Random,
+    now: Instant,
+    next_tick: Instant,
+    beat_at: Instant,
+    election: Duration,
+    heartbeat: Duration,
+    /// Readies that are not on disk, and what may be said then.
+    waiting: VecDeque<(u64, bool, Vec<Message>)>,
+    hard: HardState,
+    effects: VecDeque<Effect>,
+    applied: Index,
+    /// Tells requests of this life from those of others.
+    life: u64,
+    reads: BTreeMap<u64, Reading>,
+    next_read: u64,
+    confirmed: VecDeque<(Index, RequestId)>,
+    /// When the latest confirmed question was sent, and in which term.
+    lease: Option<(Instant, Term)>,
+    led_since: Option<(Instant, Term)>,
+    campaign_at: Option<Instant>,
+    told: (Term, Option<MemberId>),
+}
+
+/// The engine has no words for itself.
+struct Node(RawNode<MemStorage>);
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RawNode")
+    }
+}
+
+/// What a read was asked for.
+#[derive(Debug)]
+enum Reading {
+    Request(RequestId),
+    Lease { sent: Instant, term: Term },
+}
+
+impl Engine for Judge {
+    const NAME: &'static str = "raft 0.7";
+
+    fn start(
+        now: Instant,
+        me: MemberId,
+        seed: u64,
+        disk: Restored,
+        plan: &Plan,
+    ) -> Result<Self, String> {
+        let ticks = |span: Duration| (span.as_micros() / TICK.as_micros()) as usize;
+        let store = MemStorage::new();
+        let voters: Vec<u64> = founding(plan.members)
+            .voters()
+            .map(|voter| voter.0)
+            .collect();
+        store.initialize_with_conf_state((voters, vec![]));
+        let hard = eraftpb::HardState {
+            term: disk.hard.term,
+            vote: disk.hard.vote.map_or(0, |vote| vote.0),
+            ..Default::default()
+        };
+        let entries: Vec<eraftpb::Entry> = disk.entries.iter().map(foreign).collect();
+        let failed = |error: raft::Error| error.to_string();
+        store.wl().append(&entries).map_err(failed)?;
+        store.wl().set_hardstate(hard);
+        let config = Config {
+            id: me.0,
+            election_tick: ticks(plan.election),
+            heartbeat_tick: ticks(plan.heartbeat),
+            pre_vote: true,
+            check_quorum: true,
+            batch_append: true,
+            max_size_per_msg: 64 * 1024,
+            max_inflight_msgs: 64,
+            read_only_option: ReadOnlyOption::Safe,
+            ..Default::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&config, store, &logger).map_err(failed)?;
+        let mut random = Random::from_seed(seed);
+        let life = random.bits();
+        let mut judge = Self {
+            me,
+            node: Node(node),
+            now,
+            next_tick: now + Duration::from_micros(random.below(TICK.as_micros())),
+            beat_at: now,
+            random,
+            election: plan.election,
+            heartbeat: plan.heartbeat,
+            waiting: VecDeque::new(),
+            hard: disk.hard,
+            effects: VecDeque::new(),
+            applied: 0,
+            life,
+            reads: BTreeMap::new(),
+            next_read: 0,
+            confirmed: VecDeque::new(),
+            lease: None,
+            led_since: None,
+            campaign_at: None,
+            told: (disk.hard.term, None),
+        };
+        judge.pin();
+        Ok(judge)
+    }
+}
+
+fn foreign(entry: &Entry) -> eraftpb::Entry {
+    let data = match &entry.payload {
+        Payload::Command(bytes) => bytes.to_vec(),
+        Payload::Noop | Payload::Configuration(_) => Vec::new(),
+    };
+    eraftpb::Entry {
+        index: entry.index,
+        term: entry.term,
+        data: data.into(),
+        ..Default::default()
+    }
+}
+
+fn own(entry: &eraftpb::Entry) -> Entry {
+    let payload = if entry.data.is_empty() {
+        Payload::Noop
+    } else {
+        Payload::Command(std::sync::Arc::from(&entry.data[..]))
+    };
+    Entry {
+        index: entry.index,
+        term: entry.term,
+        payload,
+    }
+}
+
+impl Judge {
+    /// The engine draws its timeouts from a source of its own; a run must follow from its seed.
+    fn pin(&mut self) {
+        let raft = &mut self.node.0.raft;
+        let least = raft.election_timeout();
+        let mix = self.life ^ raft.term << 3 ^ raft.state as u64;
+        let spread = Random::from_seed(mix).below(least as u64) as usize;
+        raft.set_randomized_election_timeout(least + spread);
+    }
+
+    fn leads(&self) -> bool {
+        self.node.0.raft.state == StateRole::Leader
+    }
+
+    fn term(&self) -> Term {
+        self.node.0.raft.term
+    }
+
+    fn leader(&self) -> Option<MemberId> {
+        Some(self.node.0.raft.leader_id)
+            .filter(|&leader| leader != 0)
+            .map(MemberId)
+    }
+
+    /// Asks a majority, for a request or for the lease.
+    fn ask(&mut self, reading: Reading) {
+        self.next_read += 1;
+        self.reads.insert(self.next_read, reading);
+        let context = [self.life.to_be_bytes(), self.next_read.to_be_bytes()].concat();
+        self.node.0.read_index(context);
+    }
+
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn say(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let to = MemberId(message.to);
+            if let Ok(bytes) = message.write_to_bytes() {
+                self.effects.push_back(Effect::Send { to, bytes });
+            }
+        }
+    }
+
+    /// What was ready up to `number` is on disk.
+    fn stored(&mut self, number: u64) {
+        let mut done = None;
+        let mut messages = Vec::new();
+        while let Some((ready, disk, _)) = self.waiting.front() {
+            if *ready > number && *disk {
+                break;
+            }
+            if let Some((ready, _, said)) = self.waiting.pop_front() {
+                done = Some(ready);
+                messages.extend(said);
+            }
+        }
+        if let Some(done) = done {
+            self.node.0.on_persist_ready(done);
+        }
+        self.say(messages);
+    }
+
+    /// Everything that the engine wants.
+    fn pump(&mut self) {
+        for _ in 0..64 {
+            if !self.node.0.has_ready() {
+                break;
+            }
+            let mut ready = self.node.0.ready();
+            let messages = ready.take_messages();
+            self.say(messages);
+            let committed = ready.take_committed_entries();
+            for read in ready.take_read_states() {
+                let number = read
+                    .request_ctx
+                    .get(8..)
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .map(u64::from_be_bytes);
+                match number.and_then(|number| self.reads.remove(&number)) {
+                    Some(Reading::Request(request)) => {
+                        self.confirmed.push_back((read.index, request))
+                    }
+                    Some(Reading::Lease { sent, term }) => {
+                        let latest = self
+                            .lease
+                            .map_or((term, sent), |(since, held)| (held, since));
+                        let (term, sent) = latest.max((term, sent));
+                        self.lease = Some((sent, term));
+                    }
+                    None => {}
+                }
+            }
+            let entries = ready.take_entries();
+            let hard = ready.hs().map(|hard| HardState {
+                term: hard.term,
+                vote: Some(hard.vote).filter(|&vote| vote != 0).map(MemberId),
+            });
+            let hard = hard.filter(|hard| *hard != self.hard);
+            self.hard = hard.unwrap_or(self.hard);
+            {
+                let mut store = self.node.0.mut_store().wl();
+                if !entries.is_empty() {
+                    store
+                        .append(&entries)
+                        .expect("the engine's entries follow each other");
+                }
+                if let Some(hard) = ready.hs() {
+                    store.set_hardstate(hard.clone());
+                }
+            }
+            let disk = hard.is_some() || !entries.is_empty();
+            let number = ready.number();
+            let persisted = ready.take_persisted_messages();
+            self.waiting.push_back((number, disk, persisted));
+            if disk {
+                let entries = entries.iter().map(own).collect();
+                self.effects.push_back(Effect::Persist {
+                    token: PersistToken(number),
+                    hard,
+                    entries,
+                });
+            }
+            self.node.0.advance_append_async(ready);
+            for entry in committed {
+                self.applied = entry.index;
+                let request = entry
+                    .context
+                    .split_first_chunk::<8>()
+                    .and_then(|(life, request)| {
+                        let request = u64::from_be_bytes(request.try_into().ok()?);
+                        (u64::from_be_bytes(*life) == self.life).then_some(RequestId(request))
+                    });
+                self.effects.push_back(Effect::Apply {
+                    entry: own(&entry),
+                    request,
+                });
+            }
+            self.node.0.advance_apply_to(self.applied);
+            self.stored(0);
+        }
+        while let Some(&(index, request)) = self.confirmed.front() {
+            if index > self.applied {
+                break;
+            }
+            self.confirmed.pop_front();
+            self.effects.push_back(Effect::Read { request });
+        }
+        if self.leads() {
+            if self.led_since.is_none_or(|(_, term)| term != self.term()) {
+                self.led_since = Some((self.now, self.term()));
+            }
+        } else {
+            for (_, reading) in std::mem::take(&mut self.reads) {
+                if let Reading::Request(request) = reading {
+                    self.effects.push_back(Effect::Unread { request });
+                }
+            }
+        }
+        let told = (self.term(), self.leader());
+        if told != self.told {
+            self.told = told;
+            self.effects.push_back(Effect::Leader {
+                term: told.0,
+                leader: told.1,
+            });
+        }
+        self.pin();
+    }
+}
+
+impl Consensus for Judge {
+    fn wake(&mut self, now: Instant) {
+        self.advance(now);
+        if self.campaign_at.is_some_and(|at| at <= self.now) {
+            self.campaign_at = None;
+            if self.leader().is_none() {
+                // A member that may not stand says so; nothing follows from it.
+                let _refused = self.node.0.campaign();
+            }
+        }
+        if self.next_tick <= self.now {
+            self.next_tick = self.now + TICK;
+            self.node.0.tick();
+        }
+        if self.leads() && self.beat_at <= self.now {
+            self.beat_at = self.now + self.heartbeat;
+            let (sent, term) = (self.now, self.term());
+            self.ask(Reading::Lease { sent, term });
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.campaign_at
+            .map_or(self.next_tick, |at| at.min(self.next_tick))
+    }
+
+    fn receive(&mut self, now: Instant, bytes: &[u8]) -> Result<(), DecodeError> {
+        self.advance(now);
+        let message = Message::parse_from_bytes(bytes)
+            .map_err(|_| DecodeError::foreign("no message of raft"))?;
+        if message.get_msg_type() == MessageType::MsgPropose {
+            return Err(DecodeError::foreign("proposals are not forwarded"));
+        }
+        // What the engine does not take is old, or for another member.
+        let _ignored = self.node.0.step(message);
+        Ok(())
+    }
+
+    fn propose(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        command: Vec<u8>,
+    ) -> Result<(), Refusal> {
+        self.advance(now);
+        let refusal = Refusal::NotLeader {
+            leader: self.leader(),
+            term: self.term(),
+        };
+        if !self.leads() {
+            return Err(refusal);
+        }
+        let context = [self.life.to_be_bytes(), request.0.to_be_bytes()].concat();
+        self.node.0.propose(context, command).map_err(|_| refusal)
+    }
+
+    fn read(&mut self, now: Instant, request: RequestId) -> Result<(), Refusal> {
+        self.advance(now);
+        if !self.leads() {
+            return Err(Refusal::NotLeader {
+                leader: self.leader(),
+                term: self.term(),
+            });
+        }
+        self.ask(Reading::Request(request));
+        Ok(())
+    }
+
+    fn transfer(&mut self, now: Instant, to: Option<MemberId>) -> Result<(), Refusal> {
+        self.advance(now);
+        if !self.leads() {
+            return Err(Refusal::NotLeader {
+                leader: self.leader(),
+                term: self.term(),
+            });
+        }
+        let best = || {
+            let others = self
+                .node
+                .0
+                .raft
+                .prs()
+                .iter()
+                .filter(|(id, other)| **id != self.me.0 && other.recent_active);
+            others
+                .max_by_key(|(id, other)| (other.matched, **id))
+                .map(|(&id, _)| MemberId(id))
+        };
+        let to = to.or_else(best).ok_or(Refusal::NoSuccessor)?;
+        self.node.0.transfer_leader(to.0);
+        Ok(())
+    }
+
+    fn forget_leader(&mut self, now: Instant, who: MemberId) {
+        self.advance(now);
+        if self.leader() == Some(who) && self.node.0.raft.state == StateRole::Follower {
+            let term = self.term();
+            self.node.0.raft.become_follower(term, 0);
+            self.pin();
+            let spread = self.random.below(self.election.as_micros() / 8);
+            self.campaign_at = Some(self.now + Duration::from_micros(spread));
+        }
+    }
+
+    fn persisted(&mut self, now: Instant, token: PersistToken) {
+        self.advance(now);
+        self.stored(token.0);
+    }
+
+    fn poll(&mut self) -> Option<Effect> {
+        if self.effects.is_empty() {
+            self.pump();
+        }
+        self.effects.pop_front()
+    }
+
+    fn status(&self) -> Status {
+        let raft = &self.node.0.raft;
+        Status {
+            role: match raft.state {
+                StateRole::Follower => Role::Follower,
+                StateRole::PreCandidate => Role::PreCandidate,
+                StateRole::Candidate => Role::Candidate,
+                StateRole::Leader => Role::Leader,
+            },
+            term: raft.term,
+            leader: self.leader(),
+            commit: raft.raft_log.committed,
+            last: raft.raft_log.last_index(),
+        }
+    }
+
+    fn token(&self, now: Instant) -> Option<Term> {
+        let term = self.term();
+        let lease = Duration::from_micros(self.election.as_micros() / 4 * 3);
+        let holds = self
+            .lease
+            .is_some_and(|(sent, held)| held == term && now < sent + lease);
+        let waited = self
+            .led_since
+            .is_some_and(|(since, led)| led == term && now >= since + self.election);
+        (self.leads() && holds && waited).then_some(term)
+    }
+}

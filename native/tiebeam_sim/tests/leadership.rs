@@ -1,0 +1,89 @@
+//! Random worlds of leadership, on the core's engine and, with the feature `judge`, on the other one.
+//!
+//! `LEADERSHIP_SEEDS=1000 cargo test --release -p tiebeam_sim --test leadership` runs more of them.
+
+#[cfg(feature = "judge")]
+use tiebeam_sim::leadership::Judge;
+use tiebeam_sim::leadership::figures::{End, failover, percentile};
+use tiebeam_sim::leadership::{Engine, Plan, World, run_seeds};
+
+use tiebeam_core::leadership::Replica;
+
+fn seeds() -> u64 {
+    let wanted = std::env::var("LEADERSHIP_SEEDS").ok();
+    wanted.map_or(24, |count| {
+        count.parse().expect("LEADERSHIP_SEEDS is a number")
+    })
+}
+
+fn keeps_every_property<E: Engine>(members: usize) {
+    for kind in [Plan::random, Plan::elections] {
+        let (broken, tally) = run_seeds::<E>(0, seeds(), 2, |seed| kind(seed, members));
+        let told: Vec<String> = broken
+            .iter()
+            .map(|(seed, broken)| format!("seed {seed} of {members} members: {broken}"))
+            .collect();
+        assert!(broken.is_empty(), "{}: {}", E::NAME, told.join("\n"));
+        // Worlds in which nothing happens keep every property too.
+        assert!(
+            tally.elections > seeds() && tally.commits > 100 * seeds(),
+            "{tally:?}"
+        );
+        assert!(
+            tally.crashes > seeds() && tally.leased > tally.time / 4,
+            "{tally:?}"
+        );
+    }
+}
+
+#[test]
+fn three_members_keep_every_property() {
+    keeps_every_property::<Replica>(3);
+}
+
+#[test]
+fn five_members_keep_every_property() {
+    keeps_every_property::<Replica>(5);
+}
+
+#[cfg(feature = "judge")]
+#[test]
+fn the_judge_keeps_every_property() {
+    let (broken, _) = run_seeds::<Judge>(0, seeds(), 2, |seed| Plan::random(seed, 3));
+    assert_eq!(broken, []);
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    let trace = |seed| {
+        let mut world = World::<Replica>::new(Plan::random(seed, 3));
+        world.run().unwrap();
+        (world.trace(), *world.tally())
+    };
+    assert_eq!(trace(7), trace(7));
+    assert_ne!(trace(7), trace(8));
+}
+
+/// The figures of a quiet network with the settings for one data centre: elections after 200 to 400 ms.
+#[test]
+fn a_group_is_not_long_without_a_leader() {
+    let count = 40;
+    for (end, limit) in [
+        (End::Killed, 800),
+        (End::KilledWithHint, 800),
+        (End::SteppedDown, 30),
+    ] {
+        let (elected, served) = failover::<Replica>(end, 3, count);
+        assert_eq!(
+            (elected.len() as u64, served.len() as u64),
+            (count, count),
+            "{end:?}"
+        );
+        assert!(
+            percentile(&served, 99) < limit * 1000,
+            "{end:?}: {served:?}"
+        );
+    }
+    let (elected, _) = failover::<Replica>(End::KilledWithHint, 3, count);
+    assert!(percentile(&elected, 50) < 60_000, "{elected:?}");
+}

@@ -1,0 +1,107 @@
+//! Rules of leadership that are switched off, one at a time: for each there is a seed whose world breaks a property without
+//! the rule, and none with it. What no seed notices is no rule.
+
+use tiebeam_core::leadership::{Mutation, Replica};
+use tiebeam_sim::leadership::{Broken, Plan, Tune, World};
+
+/// How many seeds of each kind a new rule may need until one misses it.
+const BUDGET: u64 = 300;
+
+/// A kind of world, of a seed and so many members.
+type Kind = fn(u64, usize) -> Plan;
+
+/// Each rule, and the world, the group and the seed that miss it.
+const CAUGHT: &[(Mutation, Kind, usize, u64)] = &[
+    (Mutation::AckBeforePersist, Plan::random, 3, 0),
+    (Mutation::LocalReads, Plan::random, 3, 0),
+    (Mutation::RoleIsLease, Plan::random, 3, 4),
+    (Mutation::LeaseFromArrival, Plan::elections, 3, 6),
+    (Mutation::NoLeaseWait, Plan::random, 5, 20),
+    (Mutation::HalfIsMajority, Plan::random, 4, 0),
+    (Mutation::MinorityCommits, Plan::random, 3, 0),
+    (Mutation::VoteIgnoresLog, Plan::random, 4, 0),
+    (Mutation::VotesTwice, Plan::random, 5, 15),
+    (Mutation::AppendIgnoresPrevious, Plan::random, 4, 24),
+    (Mutation::KeepsConflicts, Plan::random, 3, 0),
+];
+
+/// Chance needs more than [`BUDGET`] seeds of each kind for these: a test that was written for each misses it, in the core's
+/// `leadership/tests/mutants.rs`.
+const SCRIPTED: [Mutation; 6] = [
+    Mutation::VoteNotPersisted,
+    Mutation::VoteBeforePersist,
+    Mutation::ReadReusesRound,
+    Mutation::RestartForgetsLease,
+    Mutation::CommitsOldTerms,
+    Mutation::CommitBeyondVerified,
+];
+
+fn run(mutation: Option<Mutation>, kind: Kind, members: usize, seed: u64) -> Result<(), Broken> {
+    let tune = Tune::new(move |settings| settings.mutation = mutation);
+    let plan = Plan {
+        tune,
+        ..kind(seed, members)
+    };
+    World::<Replica>::new(plan).run()
+}
+
+#[test]
+fn every_rule_is_missed_when_it_is_off() {
+    for &(mutation, kind, members, seed) in CAUGHT {
+        let sound = run(None, kind, members, seed);
+        assert_eq!(
+            sound,
+            Ok(()),
+            "{mutation:?}: seed {seed} breaks with the rule as well"
+        );
+        match run(Some(mutation), kind, members, seed) {
+            Ok(()) => {
+                panic!("{mutation:?}: seed {seed} of {members} members does not miss the rule")
+            }
+            Err(broken) => println!("{mutation:?}: {members} members, seed {seed}: {broken}"),
+        }
+    }
+}
+
+#[test]
+fn every_rule_has_a_seed_or_a_script() {
+    for mutation in Mutation::ALL {
+        let caught = CAUGHT.iter().any(|caught| caught.0 == mutation);
+        assert!(caught || SCRIPTED.contains(&mutation), "{mutation:?}");
+    }
+}
+
+/// The first seed that misses a rule, and what is then seen.
+fn search_for(mutation: Mutation) -> String {
+    let kinds: [(&str, Kind); 2] = [("random", Plan::random), ("elections", Plan::elections)];
+    for seed in 0..BUDGET {
+        for (name, kind) in kinds {
+            for members in [3, 4, 5] {
+                let outcome = std::panic::catch_unwind(|| run(Some(mutation), kind, members, seed));
+                let seen = match outcome {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(broken)) => broken.to_string(),
+                    Err(_) => "a panic".to_owned(),
+                };
+                return format!(
+                    "(Mutation::{mutation:?}, Plan::{name}, {members}, {seed}), // {seen}"
+                );
+            }
+        }
+    }
+    format!("{mutation:?}: none in {BUDGET} seeds")
+}
+
+/// The first seed that misses each rule: to find one for a new rule. `MUTATION` chooses by name.
+#[test]
+#[ignore = "searches, and takes minutes"]
+fn search() {
+    let wanted = std::env::var("MUTATION").unwrap_or_default();
+    std::thread::scope(|scope| {
+        for mutation in Mutation::ALL {
+            if format!("{mutation:?}").contains(&wanted) {
+                scope.spawn(move || println!("    {}", search_for(mutation)));
+            }
+        }
+    });
+}
