@@ -29,7 +29,7 @@
 //!
 //! `consensus` is the seam; `entry`, `configuration`, `log` and `progress` are the nouns; `replica` joins them; then
 //! `election` (3.4, 9.6), `replication` (3.5, 10.2), `reading` (6.4), `lease` (6.4.1), `transfer` (3.10); `message` is what
-//! members say to each other, `codec` the same in bytes.
+//! members say to each other, `codec` the same in bytes. `machine` is what a group agrees on; it knows nothing of how.
 
 mod codec;
 mod configuration;
@@ -38,6 +38,7 @@ mod election;
 mod entry;
 mod lease;
 mod log;
+pub mod machine;
 mod message;
 mod mutation;
 mod progress;

@@ -84,7 +84,27 @@ fn run<E: Engine>(arguments: &Arguments) -> ExitCode {
             arguments.members
         );
     }
-    println!("{}: {tally:?}", E::NAME);
+    let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+    println!(
+        "| engine | members | worlds | broken | crashes | elections | commits | reads | given up | messages per commit \
+         | bytes per message | time under a lease |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!(
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.0} | {:.1} % |",
+        E::NAME,
+        arguments.members,
+        arguments.seeds,
+        broken.len(),
+        tally.crashes,
+        tally.elections,
+        tally.commits,
+        tally.reads,
+        tally.unknown,
+        share(tally.sent, tally.commits),
+        share(tally.bytes, tally.sent),
+        100.0 * share(tally.leased, tally.time),
+    );
     println!(
         "{} of {} seeds kept every property",
         arguments.seeds - broken.len() as u64,

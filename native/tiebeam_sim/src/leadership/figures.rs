@@ -11,7 +11,7 @@ use super::world::World;
 pub enum End {
     /// The leader's process is killed, and nobody is told.
     Killed,
-    /// It is killed, and all others are told within five milliseconds.
+    /// It is killed, and the others are told within five milliseconds, but for one in ten, who may be told two seconds late.
     KilledWithHint,
     /// It hands over.
     SteppedDown,
