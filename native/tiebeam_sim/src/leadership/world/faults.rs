@@ -58,7 +58,7 @@ impl<E: Engine> World<E> {
     }
 
     /// Who leads, as far as it knows itself: the one of the latest term.
-    pub(super) fn leader(&self) -> Option<usize> {
+    pub fn leader(&self) -> Option<usize> {
         let leads = |&member: &usize| self.machines[member].led.is_some();
         (0..self.machines.len())
             .filter(leads)
@@ -149,6 +149,16 @@ impl<E: Engine> World<E> {
             self.start(member);
             self.resume(member);
         }
+    }
+
+    /// From now on nothing that `from` sends reaches `to`. Members are numbered from 0.
+    pub fn cut(&mut self, from: usize, to: usize) {
+        self.cut.insert((from, to));
+    }
+
+    /// Every cut is over.
+    pub fn mend(&mut self) {
+        self.cut.clear();
     }
 
     /// The leader's process is killed, at once and for good. Says whether there was one.
