@@ -48,8 +48,11 @@ defmodule Tiebeam.Registry do
   | `{:register, scope, name, pid}`, `{:register, scope, name, pid, metadata}` | `:ok`, `{:error, {:taken, pid}}`, `{:error, {:invalid, text}}` |
   | `{:unregister, scope, name}` | `:ok`, `{:error, reason}` |
   | `{:members, scope, group}` | a list of pids |
+  | `{:join, scope, group, pid}`, and with metadata; `{:leave, scope, group, pid}` | as for names |
+  | `{:names, scope}` | a list of `{name, pid, metadata}` |
+  | `{:groups, scope}` | a list of `{group, [{pid, metadata}]}` |
 
-  The member that is asked watches the process and answers for it, so a process is registered at a member only if its own node
+  Where no metadata is given the scope may be left out. The member that is asked watches the process and answers for it, so a process is registered at a member only if its own node
   is none.
 
   ## Events
@@ -508,14 +511,13 @@ defmodule Tiebeam.Registry do
 
   @doc false
   # The error in words.
-  @spec describe(error | {:no_pid, term}) :: String.t()
+  @spec describe(error) :: String.t()
   def describe({:invalid_name, why}), do: why
   def describe({:invalid_scope, why}), do: why
-  def describe({:no_pid, term}), do: "expected a pid, got: #{inspect(term)}"
   def describe({:too_long, part, bytes, limit}), do: "the #{part} has #{bytes} bytes, the limit is #{limit}"
 
   def describe({:not_local, pid, node}),
-    do: "#{inspect(pid)} is a process of #{node}, which has a registry: register it there"
+    do: "#{inspect(pid)} is a process of #{node}: register it there"
 
   def describe({:scope_full, limit}),
     do: "this node has #{limit} entries in the scope, which is its limit (the option :entries_per_scope)"

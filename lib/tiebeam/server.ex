@@ -23,11 +23,14 @@ defmodule Tiebeam.Server do
   # | `{:register, scope, name, pid}`, and with `meta` | `:ok`, `{:error, {:taken, pid}}`, `{:error, {:invalid, text}}` |
   # | `{:unregister, scope, name}` | `:ok`, `{:error, :unknown}`, `{:error, {:taken, pid}}` |
   # | `{:members, scope, group}` | `[pid]` |
+  # | `{:join, scope, group, pid}`, and with `meta`; `{:leave, scope, group, pid}` | as for names |
+  # | `{:names, scope}` | `[{name, pid, meta}]` |
+  # | `{:groups, scope}` | `[{group, [{pid, meta}]}]` |
 
   use GenServer
 
   alias Tiebeam.{Connection, Error, Event, Member, Native, Options, Registry, Reporter, Table}
-  alias Tiebeam.Registry.Driver
+  alias Tiebeam.Registry.{Driver, Question}
 
   # Messages taken at once. Keeps the turn at a few hundred microseconds in a cluster of a hundred nodes.
   @max_batch 64
@@ -127,41 +130,31 @@ defmodule Tiebeam.Server do
     {:reply, :ok, %{state | names: Driver.unsubscribe(state.names, caller)}}
   end
 
-  def handle_call({:whereis, scope, name}, _from, state) when is_atom(scope) do
-    {:reply, Registry.whereis(state.options.name, name, scope: scope), state}
-  end
-
-  def handle_call({:lookup, scope, name}, _from, state) when is_atom(scope) do
-    {:reply, Registry.lookup(state.options.name, name, scope: scope), state}
-  end
-
-  def handle_call({:members, scope, group}, _from, state) when is_atom(scope) do
-    {:reply, Tiebeam.Group.members(state.options.name, group, scope: scope), state}
-  end
-
-  def handle_call({:register, scope, name, pid}, from, state) do
-    handle_call({:register, scope, name, pid, nil}, from, state)
-  end
-
-  def handle_call({:register, scope, name, pid, meta}, from, state) do
-    with :ok <- guest(state, pid),
-         {:ok, request} <- Registry.request(:register, scope, name, pid, meta) do
-      batch(state, [{:checked, from, request}])
-    else
-      {:error, reason} -> {:reply, {:error, {:invalid, Registry.describe(reason)}}, state}
-    end
-  end
-
-  def handle_call({:unregister, scope, name}, from, state) do
-    case Registry.request(:unregister, scope, name, nil) do
-      {:ok, request} -> batch(state, [{:checked, from, request}])
-      {:error, reason} -> {:reply, {:error, {:invalid, Registry.describe(reason)}}, state}
-    end
-  end
-
   # From any node: a request of a newer release must not bring the server down.
-  def handle_call(_request, _from, state) do
-    {:reply, {:error, :unknown_request}, state}
+  def handle_call(request, from, state) do
+    case Question.parse(request) do
+      {:read, read} ->
+        {:reply, read.(state.options.name), state}
+
+      {:long_read, read} ->
+        cluster = state.options.name
+        spawn(fn -> GenServer.reply(from, read.(cluster)) end)
+        {:noreply, state}
+
+      {:change, verb, scope, name, pid, meta} ->
+        with :ok <- answerable(state, pid, from),
+             {:ok, request} <- Registry.request(verb, scope, name, pid, meta) do
+          batch(state, [{:checked, from, request}])
+        else
+          {:error, reason} -> {:reply, {:error, {:invalid, Registry.describe(reason)}}, state}
+        end
+
+      {:error, reason} ->
+        {:reply, {:error, {:invalid, Registry.describe(reason)}}, state}
+
+      nil ->
+        {:reply, {:error, :unknown_request}, state}
+    end
   end
 
   @impl true
@@ -529,10 +522,10 @@ defmodule Tiebeam.Server do
     pid
   end
 
-  # Processes of this node, and of nodes that have no registry of their own.
-  defp guest(_state, pid) when is_pid(pid) and node(pid) == node(), do: :ok
+  # Processes of this node, and of the node that asks if it has no registry of its own.
+  defp answerable(_state, pid, _from) when pid == nil or node(pid) == node(), do: :ok
 
-  defp guest(state, pid) when is_pid(pid) do
+  defp answerable(state, pid, {caller, _tag}) when node(pid) == node(caller) do
     case Table.member(state.options.name, node(pid)) do
       %Member{kind: kind, status: status} when kind != :plain and status in [:alive, :suspect] ->
         {:error, {:not_local, pid, node(pid)}}
@@ -542,7 +535,7 @@ defmodule Tiebeam.Server do
     end
   end
 
-  defp guest(_state, other), do: {:error, {:no_pid, other}}
+  defp answerable(_state, pid, _from), do: {:error, {:not_local, pid, node(pid)}}
 
   defp forget_oldest(observations) when map_size(observations) <= @max_observations, do: observations
 

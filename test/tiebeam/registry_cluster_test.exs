@@ -140,6 +140,35 @@ defmodule Tiebeam.RegistryClusterTest do
     assert ask.({:unregister, :default, "guest"}) == {:error, :unknown}
   end
 
+  # The program of a Rust node: it registers what it is asked to.
+  test "names and groups are the same on a Rust node" do
+    [a, b] = start(2)
+    rust = Support.RustMember.start(Net.name("r"), join: [a.node], args: ["--profile", "fast"])
+    nodes = Enum.sort([a.node, b.node, rust.node])
+    eventually(fn -> BeamMember.alive(a) == nodes and BeamMember.alive(b) == nodes end)
+
+    # Registered on a BEAM node, known on the Rust node.
+    [{_, pid, :ok}] = register(a, [{"beam", 1}])
+    eventually(fn -> Support.RustMember.ask(rust, {:lookup, :default, {"beam", 1}}) == {pid, a.node} end)
+    assert group(a, :join, [:g, pid, :from_beam]) == :ok
+    eventually(fn -> Support.RustMember.ask(rust, {:members, :default, :g}) == [pid] end)
+    assert Support.RustMember.ask(rust, {:groups, :default}) == [{:g, [{pid, :from_beam}]}]
+
+    # Registered at the Rust node, which watches it; called by name from a BEAM node.
+    {:ok, agent} = Agent.start(fn -> :answer end)
+    assert Support.RustMember.ask(rust, {:register, :default, :agent, agent, "meta"}) == :ok
+    assert {:error, {:taken, ^pid}} = Support.RustMember.ask(rust, {:register, :default, {"beam", 1}, agent})
+    for peer <- [a, b], do: eventually(fn -> on(peer, :lookup, [:agent]) == {agent, "meta"} end)
+    via = {:via, Registry, {@cluster, :agent}}
+    assert Beam.on(b, Agent, :get, [via, Function, :identity, []]) == :answer
+    assert on(b, :local_names, []) == []
+    Agent.stop(agent)
+    for peer <- [a, b], do: eventually(fn -> on(peer, :whereis, [:agent]) == nil end)
+
+    Beam.on(a, :erlang, :exit, [pid, :kill])
+    eventually(fn -> Support.RustMember.ask(rust, {:names, :default}) == [] end)
+  end
+
   test "after a split each name has one process, every loser was told, and nothing is lost" do
     [a, b, c] = members = start(3)
     cut([a], [b, c])

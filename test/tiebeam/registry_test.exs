@@ -227,12 +227,17 @@ defmodule Tiebeam.RegistryTest do
       assert GenServer.call(:tiebeam, {:unregister, :default, "a"}) == :ok
       assert GenServer.call(:tiebeam, {:unregister, :default, "a"}) == {:error, :unknown}
 
-      assert {:error, {:invalid, "expected a pid" <> _}} =
-               GenServer.call(:tiebeam, {:register, :default, "a", 1})
+      assert {:error, :unknown_request} = GenServer.call(:tiebeam, {:register, :default, "a", 1})
 
       assert {:error, {:invalid, text}} = GenServer.call(:tiebeam, {:register, :default, 1.5, self()})
       assert text =~ "1.5"
-      assert {:error, :unknown_request} = GenServer.call(:tiebeam, {:whereis, "text", "a"})
+      assert GenServer.call(:tiebeam, {:lookup, "s", "a"}) == {self(), 1}
+      assert GenServer.call(:tiebeam, {:names, :s}) == [{"a", self(), 1}]
+      assert GenServer.call(:tiebeam, {:join, "g", self()}) == :ok
+      assert GenServer.call(:tiebeam, {:groups, :default}) == [{"g", [{self(), nil}]}]
+      assert GenServer.call(:tiebeam, {:leave, "g", self()}) == :ok
+      assert GenServer.call(:tiebeam, {:members, :default, "g"}) == []
+      assert {:error, {:invalid, _}} = GenServer.call(:tiebeam, {:whereis, 1, "a"})
     end
   end
 
