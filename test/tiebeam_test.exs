@@ -122,7 +122,7 @@ defmodule TiebeamTest do
     assert Map.keys(GenServer.call(:tiebeam, :metrics)) == Map.keys(Tiebeam.metrics(@cluster))
     assert GenServer.call(:tiebeam, {:subscribe, self()}) == :ok
     assert GenServer.call(:tiebeam, {:unsubscribe, self()}) == :ok
-    assert GenServer.call({:tiebeam, node()}, {:whereis, :of_a_later_release}) == {:error, :unknown_request}
+    assert GenServer.call({:tiebeam, node()}, {:of_a_later_release, 1}) == {:error, :unknown_request}
     assert [%Member{status: :alive}] = Tiebeam.members(@cluster)
   end
 

@@ -80,8 +80,6 @@ defmodule Tiebeam.Table do
 
   @doc "Raises what a read of a cluster that is not there raises."
   @spec no_cluster!(term, Exception.stacktrace()) :: no_return
-  def no_cluster!(name, stacktrace \\ [])
-
   def no_cluster!(name, stacktrace) when is_atom(name) do
     reraise ArgumentError,
             "there is no cluster #{inspect(name)} on this node. " <>
@@ -107,5 +105,5 @@ defmodule Tiebeam.Table do
     ArgumentError -> no_cluster!(name, __STACKTRACE__)
   end
 
-  defp read(name, _read), do: no_cluster!(name)
+  defp read(name, _read), do: no_cluster!(name, [])
 end

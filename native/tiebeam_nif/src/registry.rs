@@ -36,8 +36,8 @@ pub(crate) fn command(term: Term<'_>) -> NifResult<Option<Command>> {
         return Ok(None);
     };
     let tag: Atom = tag.decode()?;
-    Ok(Some(match parts {
-        &[scope, name, pid, meta, on_conflict, resolve] if tag == atoms::register() => {
+    Ok(Some(match *parts {
+        [scope, name, pid, meta, on_conflict, resolve] if tag == atoms::register() => {
             Command::Register {
                 scope: scope_of(scope)?,
                 name: bytes(name)?,
@@ -47,7 +47,7 @@ pub(crate) fn command(term: Term<'_>) -> NifResult<Option<Command>> {
                 resolve: resolve.decode()?,
             }
         }
-        &[scope, name, pid] if tag == atoms::unregister() => Command::Unregister {
+        [scope, name, pid] if tag == atoms::unregister() => Command::Unregister {
             scope: scope_of(scope)?,
             name: bytes(name)?,
             pid: if atoms::nil() == pid {
@@ -56,18 +56,18 @@ pub(crate) fn command(term: Term<'_>) -> NifResult<Option<Command>> {
                 Some(bytes(pid)?)
             },
         },
-        &[scope, name, meta] if tag == atoms::update() => Command::Update {
+        [scope, name, meta] if tag == atoms::update() => Command::Update {
             scope: scope_of(scope)?,
             name: bytes(name)?,
             meta: bytes(meta)?,
         },
-        &[scope, group, pid, meta] if tag == atoms::join() => Command::Join {
+        [scope, group, pid, meta] if tag == atoms::join() => Command::Join {
             scope: scope_of(scope)?,
             group: bytes(group)?,
             pid: bytes(pid)?,
             meta: bytes(meta)?,
         },
-        &[scope, group, pid] if tag == atoms::leave() => Command::Leave {
+        [scope, group, pid] if tag == atoms::leave() => Command::Leave {
             scope: scope_of(scope)?,
             group: bytes(group)?,
             pid: bytes(pid)?,

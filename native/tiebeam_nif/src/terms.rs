@@ -1,12 +1,13 @@
 //! The core's events, actions and members as Elixir terms. The typespecs are in `lib/tiebeam/native.ex`.
 
-use crate::registry;
 use rustler::{Atom, Binary, Encoder, Env, Error, NewBinary, NifMap, NifResult, NifStruct, Term};
 use tiebeam_core::registry::Limits;
 use tiebeam_core::{
     Action, Answer, CallId, Command, Config, Contest, Duration, Event, Health, Kind, Member,
     Metrics, NodeName, Notice, Status, Timing,
 };
+
+use crate::registry;
 
 mod atoms {
     rustler::atoms! {
