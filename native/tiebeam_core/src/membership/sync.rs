@@ -21,6 +21,52 @@ const PARTS_PER_STEP: usize = 4;
 /// The most members that are sent tables at a time; others ask again.
 const MAX_TABLES: usize = 64;
 
+/// How many bytes of tables this node sends in a second when many ask at once: half a percent of what a gigabit carries,
+/// and the table of a thousand members more than ten times. A seed that a thousand nodes find within seconds must not
+/// fall behind with its pings for that; who waits meets others, and learns from them too.
+const TABLE_BYTES_PER_SECOND: u64 = 512 * 1024;
+
+/// How many bytes of tables may be sent at once after a quiet time, so that nobody waits for a few tables.
+const TABLE_BURST_BYTES: u64 = 256 * 1024;
+
+/// What may be sent of tables now.
+#[derive(Debug)]
+struct Budget {
+    bytes: u64,
+    at: Instant,
+}
+
+impl Budget {
+    const fn full() -> Self {
+        Self {
+            bytes: TABLE_BURST_BYTES,
+            at: Instant::ZERO,
+        }
+    }
+
+    /// Time passed.
+    fn refill(&mut self, now: Instant) {
+        let micros = now.since(self.at).as_micros().min(1_000_000);
+        let more = micros * TABLE_BYTES_PER_SECOND / 1_000_000;
+        self.bytes = (self.bytes + more).min(TABLE_BURST_BYTES);
+        self.at = now;
+    }
+
+    /// There is room for one more message of any size.
+    const fn has_room(&self) -> bool {
+        self.bytes >= MAX_TABLE_BYTES as u64
+    }
+
+    /// Many have asked lately.
+    const fn is_low(&self) -> bool {
+        self.bytes < TABLE_BURST_BYTES / 2
+    }
+
+    const fn spend(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes as u64);
+    }
+}
+
 /// FNV-1a, 64 bits, with a final mix: no guard against malice, which a member has simpler means for.
 #[derive(Debug)]
 pub(super) struct Hash(u64);
@@ -66,6 +112,9 @@ pub(super) struct Tables {
     /// Nobody has sent a table to this node yet.
     fresh: bool,
     sending: BTreeMap<NodeName, Sending>,
+    /// Who was sent a part last: the next one after it is served next.
+    served: Option<NodeName>,
+    budget: Budget,
 }
 
 #[derive(Debug)]
@@ -86,7 +135,24 @@ impl Tables {
             partner: None,
             fresh: true,
             sending: BTreeMap::new(),
+            served: None,
+            budget: Budget::full(),
         }
+    }
+
+    /// Who is to be sent the next part: all in turn, so that nobody waits for ever while others come.
+    fn next_receiver(&mut self) -> Option<(NodeName, Sending)> {
+        let next = match &self.served {
+            Some(served) => {
+                let later = (Bound::Excluded(served), Bound::Unbounded);
+                self.sending.range::<NodeName, _>(later).next()
+            }
+            None => None,
+        };
+        let (name, _) = next.or_else(|| self.sending.first_key_value())?;
+        let entry = self.sending.remove_entry(&name.clone())?;
+        self.served = Some(entry.0.clone());
+        Some(entry)
     }
 
     pub(super) fn stop(&mut self, name: &NodeName) {
@@ -200,6 +266,12 @@ impl Membership {
         let parts = (0..BUCKETS)
             .filter(differs)
             .fold(0, |parts, at| parts | 1 << at);
+        // Who is asked by many at once asks none of them in return: its own rounds find what it lacks.
+        self.tables.budget.refill(now);
+        let wanted = match self.tables.budget.is_low() {
+            true => 0,
+            false => parts,
+        };
         let want_broadcasts = broadcasts != self.broadcasts.digest();
         if parts == 0 && !want_broadcasts {
             self.metrics.syncs_equal += 1;
@@ -210,7 +282,7 @@ impl Membership {
             now,
             from,
             parts,
-            parts,
+            wanted,
             want_broadcasts,
             want_broadcasts,
             actions,
@@ -268,11 +340,16 @@ impl Membership {
 
     /// Sends the next parts.
     pub(super) fn send_tables(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.tables.budget.refill(now);
         for _ in 0..PARTS_PER_STEP {
-            let Some((to, mut sending)) = self.tables.sending.pop_first() else {
+            if !self.tables.budget.has_room() {
+                break;
+            }
+            let Some((to, mut sending)) = self.tables.next_receiver() else {
                 return;
             };
             let message = self.next_part(&mut sending);
+            self.tables.budget.spend(message.size());
             self.transmit(&to, &message, actions);
             if !(sending.members_done && sending.broadcasts.is_empty()) {
                 self.tables.sending.insert(to, sending);
@@ -360,5 +437,72 @@ impl Membership {
             word.claim = Claim::Suspect { by: from.clone() };
         }
         self.hear(now, word, actions);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of the largest messages are sent from `from` to `until`, when there is always one more, every ten ms.
+    fn messages(budget: &mut Budget, from: u64, until: u64) -> u64 {
+        let mut sent = 0;
+        for millis in (from..until).step_by(10) {
+            budget.refill(Instant::from_millis(millis));
+            while budget.has_room() {
+                budget.spend(MAX_TABLE_BYTES);
+                sent += 1;
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn what_many_ask_for_is_sent_at_a_bounded_rate() {
+        let size = MAX_TABLE_BYTES as u64;
+        let mut budget = Budget::full();
+        assert_eq!(messages(&mut budget, 0, 1), TABLE_BURST_BYTES / size);
+        assert!(budget.is_low());
+        let sent = messages(&mut budget, 10, 10_000) * size;
+        assert!(
+            sent <= TABLE_BYTES_PER_SECOND * 10,
+            "{sent} bytes in ten seconds"
+        );
+        assert!(
+            sent >= TABLE_BYTES_PER_SECOND * 9,
+            "{sent} bytes in ten seconds"
+        );
+        // A quiet minute counts for one burst, and no more.
+        assert_eq!(
+            messages(&mut budget, 70_000, 70_001),
+            TABLE_BURST_BYTES / size
+        );
+    }
+
+    #[test]
+    fn all_who_wait_are_served_in_turn() {
+        let sending = || Sending {
+            parts: 0,
+            wanted: 0,
+            want_broadcasts: false,
+            after: None,
+            members_done: true,
+            broadcasts: Vec::new(),
+        };
+        let mut tables = Tables::new();
+        for name in ["a@h", "b@h", "c@h"] {
+            tables
+                .sending
+                .insert(NodeName::parse(name).unwrap(), sending());
+        }
+        let served: Vec<_> = (0..6)
+            .map(|_| {
+                let (name, sending) = tables.next_receiver().unwrap();
+                tables.sending.insert(name.clone(), sending);
+                name
+            })
+            .collect();
+        let order: Vec<_> = served.iter().map(NodeName::as_str).collect();
+        assert_eq!(order, ["a@h", "b@h", "c@h", "a@h", "b@h", "c@h"]);
     }
 }
