@@ -1,5 +1,6 @@
 //! A node never closes the connection of a member whose connection carried anything since the suspicion began, or, once the
-//! verdict was contested, for the time of the shortest suspicion: bytes are a veto. (Design: a verdict becomes an eviction only when nothing came over the connection.)
+//! verdict was contested, for the time of the shortest suspicion: bytes are a veto. (`tiebeam_core`, `membership/verdict.rs`:
+//! an eviction needs a connection that carried nothing.)
 
 use std::collections::BTreeMap;
 
@@ -8,9 +9,9 @@ use tiebeam_core::{Instant, NodeName};
 use super::Broken;
 use crate::record::Told;
 
-/// Since when who suspects whom.
+/// Since when who suspects whom, and whether a verdict on that was contested.
 #[derive(Debug, Default)]
-pub(crate) struct Evidence(BTreeMap<(usize, usize), Instant>);
+pub(crate) struct Evidence(BTreeMap<(usize, usize), (Instant, bool)>);
 
 impl Evidence {
     /// The core of `node` is a new one.
@@ -20,14 +21,16 @@ impl Evidence {
 
     pub(crate) fn told(&mut self, node: usize, of: usize, at: Instant, told: Told) {
         match told {
-            Told::Suspect => drop(self.0.entry((node, of)).or_insert(at)),
+            Told::Suspect => drop(self.0.entry((node, of)).or_insert((at, false))),
+            Told::Contested(_) => drop(self.0.entry((node, of)).and_modify(|entry| entry.1 = true)),
             Told::Up | Told::Recovered | Told::Left => drop(self.0.remove(&(node, of))),
             _ => {}
         }
     }
 
     /// `names` are those of both, `heard` is when something came over the connection last, `floor` the latest moment from
-    /// which on a silence is as long as the shortest suspicion.
+    /// which on a silence is as long as the shortest suspicion. The floor is for contested verdicts alone: each is judged
+    /// anew by what came after it, and only the first of one reason is told.
     pub(crate) fn evicts(
         &self,
         node: usize,
@@ -37,13 +40,15 @@ impl Evidence {
         floor: Instant,
     ) -> Result<(), Broken> {
         match self.0.get(&(node, of)) {
-            Some(&since) if heard > since && heard > floor => Err(Broken {
-                property: "evidence",
-                seen: format!(
-                    "{} suspects {} since {since}, heard of it at {heard}, and evicts it",
-                    names.0, names.1
-                ),
-            }),
+            Some(&(since, contested)) if heard > since && (!contested || heard > floor) => {
+                Err(Broken {
+                    property: "evidence",
+                    seen: format!(
+                        "{} suspects {} since {since}, heard of it at {heard}, and evicts it",
+                        names.0, names.1
+                    ),
+                })
+            }
             Some(_) | None => Ok(()),
         }
     }

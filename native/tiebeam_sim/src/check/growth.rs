@@ -18,11 +18,12 @@ struct Reasons {
 }
 
 impl Growth {
-    /// The core of `node` is a new one, and starts with this incarnation, or outdoes what is held of an earlier one.
+    /// The core of `node` is a new one. It starts with this incarnation, and outdoes once what is held of an earlier one:
+    /// that it is alive is no bad word of anybody, and still has to be contradicted.
     pub(crate) fn begin(&mut self, node: usize, incarnation: u64) {
         let reasons = self.0.entry(node).or_default();
         reasons.first = reasons.first.max(incarnation);
-        reasons.may_grow += 2;
+        reasons.may_grow += 1;
     }
 
     pub(crate) fn told(&mut self, of: usize, told: Told) {

@@ -1,5 +1,6 @@
 //! No view ever has a member that speaks for another cluster. (`Config::cluster`.) One that was never heard may pass for a
-//! node without a core for a while.
+//! node without a core for a while: it is connected and says nothing, so nothing tells them apart. In the end `completeness`
+//! allows that no more.
 
 use tiebeam_core::{Kind, NodeName};
 

@@ -1,6 +1,6 @@
 //! What one core is told of another node is a story that makes sense: up, then down or left, then up again; a life that
-//! ended for a newer one does not come back, unless it is the one that runs; within a life the incarnation never falls. (A restart is nodedown, then
-//! nodeup, once; SWIM section 4.2 for incarnations.)
+//! ended for a newer one does not come back, unless it is the one that runs; within a life the incarnation never falls.
+//! (A restart is nodedown, then nodeup, once; SWIM section 4.2 for incarnations.)
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,8 @@ impl Lives {
             .0
             .entry((told.clone(), member.node.clone()))
             .or_default();
-        // Words of an earlier life may pass for a moment, until the present one has outdone them.
+        // Creations have no order, so who met the present life first may believe a late word of an earlier one that has the
+        // greater incarnation, until the present life has outdone it: so that one may come back, and no other.
         // A node without a core has no creation.
         if member.kind != Kind::Plain
             && member.creation != present
@@ -98,7 +99,10 @@ impl Lives {
                 story if !story.up => return Err("it was not up".to_owned()),
                 story => story.up = false,
             },
-            Notice::Left(member) => self.story(told, member, present)?.up = false,
+            Notice::Left(member) => match self.story(told, member, present)? {
+                story if !story.up => return Err("it was not up".to_owned()),
+                story => story.up = false,
+            },
             Notice::Refreshed(member)
             | Notice::Suspect(member)
             | Notice::Recovered(member)

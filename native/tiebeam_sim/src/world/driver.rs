@@ -357,7 +357,7 @@ impl World {
         }
         if self.plan.checks && self.plan.accurate {
             let (one, other) = (&self.machines[node].name, &self.machines[of].name);
-            check::accuracy(one, other, told, running)?;
+            check::accuracy(one, other, self.machines[of].kind, told, running)?;
         }
         let minor = matches!(
             told,
