@@ -11,7 +11,7 @@ use tiebeam_sim::Tune;
 const CAUGHT: &[(Mutation, Story, u64)] = &[
     (Mutation::NoSenderIncarnation, stories::deaf_but_for_one, 0),
     (Mutation::NoBuddy, stories::loss, 0),
-    (Mutation::NoLastCall, stories::deaf_until_the_end, 0),
+    (Mutation::NoLastCall, stories::deaf_until_the_end, 2),
     (Mutation::StaleDeadWins, stories::stale_death, 0),
     (Mutation::DeadCannotRefute, stories::return_of_the_dead, 0),
     (Mutation::NoNack, stories::health_of_survivors, 0),
@@ -20,7 +20,7 @@ const CAUGHT: &[(Mutation, Story, u64)] = &[
     (Mutation::NoConfirmation, stories::death_in_time, 0),
     (Mutation::NoPushPull, stories::missed_change, 0),
     (Mutation::NoReconnect, stories::healed_partition, 0),
-    (Mutation::NoStallGuard, stories::unwell, 0),
+    (Mutation::NoStallGuard, stories::unwell, 1),
     (Mutation::CreationIgnored, stories::restart, 0),
     (Mutation::NoRetransmitGrowth, stories::many_changes, 0),
     (
