@@ -240,20 +240,8 @@ pub(crate) fn healed_partition(seed: u64, tune: Tune) -> Result<(), String> {
 /// Who was deaf while something was told learns it all the same.
 pub(crate) fn missed_change(seed: u64, tune: Tune) -> Result<(), String> {
     let mut world = settled(fast(seed, 16), tune);
-    world
-        .apply(Fault::Weather(Conditions {
-            lane: Lane::Datagram,
-            ..Conditions::lan()
-        }))
-        .unwrap();
-    for other in (0..16).filter(|&other| other != 9) {
-        world
-            .apply(Fault::CutOneWay {
-                from: node(other),
-                to: node(9),
-            })
-            .unwrap();
-    }
+    datagrams(&mut world);
+    deafen(&mut world, 16, 9, None);
     world
         .apply(Fault::Broadcast(node(3), vec![0, 0, 0, 0, 0, 0, 0, 42]))
         .unwrap();
@@ -395,22 +383,10 @@ pub(crate) fn health_of_survivors(seed: u64, tune: Tune) -> Result<(), String> {
 /// A member that misses most of what is sent to it blames itself: it raises few suspicions.
 pub(crate) fn slow_member(seed: u64, tune: Tune) -> Result<(), String> {
     let mut world = settled(Plan::measured(seed, 16), tune);
-    world
-        .apply(Fault::Weather(Conditions {
-            lane: Lane::Datagram,
-            ..Conditions::lan()
-        }))
-        .unwrap();
+    datagrams(&mut world);
     let before = world.metrics(&node(5)).unwrap().suspicions;
     for _ in 0..40 {
-        for other in (0..16).filter(|&other| other != 5) {
-            world
-                .apply(Fault::CutOneWay {
-                    from: node(other),
-                    to: node(5),
-                })
-                .unwrap();
-        }
+        deafen(&mut world, 16, 5, None);
         world.run_for(millis(2000)).unwrap();
         world.apply(Fault::Unite).unwrap();
         world.run_for(millis(500)).unwrap();
@@ -423,24 +399,49 @@ pub(crate) fn slow_member(seed: u64, tune: Tune) -> Result<(), String> {
     }
 }
 
-/// One of many hears nothing for `span`, and goes on speaking.
-fn deaf(seed: u64, tune: Tune, span: Duration) -> Result<(), String> {
-    let mut world = settled(Plan::measured(seed, 96), tune);
-    for other in (0..96).filter(|&other| other != 9) {
-        world
-            .apply(Fault::CutOneWay {
-                from: node(other),
-                to: node(9),
-            })
-            .unwrap();
-    }
-    // Over a connection it would hear all of it later.
+/// From now on messages are datagrams: over a connection, what is cut off is heard later.
+fn datagrams(world: &mut World) {
     world
         .apply(Fault::Weather(Conditions {
             lane: Lane::Datagram,
             ..Conditions::lan()
         }))
         .unwrap();
+}
+
+/// One of `count` hears none of the others, but for `spared`, and goes on speaking.
+fn deafen(world: &mut World, count: usize, deaf: usize, spared: Option<usize>) {
+    for other in (0..count).filter(|&other| other != deaf && Some(other) != spared) {
+        world
+            .apply(Fault::CutOneWay {
+                from: node(other),
+                to: node(deaf),
+            })
+            .unwrap();
+    }
+}
+
+/// Waits until `host` suspects somebody, and answers whom first.
+fn suspect_of(world: &mut World, host: usize) -> Result<usize, String> {
+    let suspect = |world: &World| {
+        world
+            .records()
+            .iter()
+            .find(|one| one.node == host && one.told == Told::Suspect)
+            .map(|one| one.of)
+    };
+    world
+        .run_while(secs(10), |world| suspect(world).is_none())
+        .unwrap();
+    suspect(world).ok_or_else(|| "it suspects nobody".to_owned())
+}
+
+/// One of many hears nothing for `span`, and goes on speaking.
+fn deaf(seed: u64, tune: Tune, span: Duration) -> Result<(), String> {
+    let mut world = settled(Plan::measured(seed, 96), tune);
+    deafen(&mut world, 96, 9, None);
+    // Over a connection it would hear all of it later.
+    datagrams(&mut world);
     world.run_for(span).unwrap();
     world.apply(Fault::Unite).unwrap();
     world.run_for(secs(60)).unwrap();
@@ -463,42 +464,13 @@ pub(crate) fn deaf_but_for_one(seed: u64, tune: Tune) -> Result<(), String> {
         ..Plan::measured(seed, 48)
     };
     let mut world = settled(plan, tune);
-    world
-        .apply(Fault::Weather(Conditions {
-            lane: Lane::Datagram,
-            ..Conditions::lan()
-        }))
-        .unwrap();
-    for other in (0..48).filter(|&other| other != 9) {
-        world
-            .apply(Fault::CutOneWay {
-                from: node(other),
-                to: node(9),
-            })
-            .unwrap();
-    }
-    let suspect = |world: &World| {
-        world
-            .records()
-            .iter()
-            .find(|one| one.node == 9 && one.told == Told::Suspect)
-            .map(|one| one.of)
-    };
-    world
-        .run_while(secs(10), |world| suspect(world).is_none())
-        .unwrap();
-    let suspect = suspect(&world).ok_or("it suspects nobody")?;
+    datagrams(&mut world);
+    deafen(&mut world, 48, 9, None);
+    let suspect = suspect_of(&mut world, 9)?;
     // The others hear the refutation, and tell it no more.
     world.run_for(secs(4)).unwrap();
     world.apply(Fault::Unite).unwrap();
-    for other in (0..48).filter(|&other| other != 9 && other != suspect) {
-        world
-            .apply(Fault::CutOneWay {
-                from: node(other),
-                to: node(9),
-            })
-            .unwrap();
-    }
+    deafen(&mut world, 48, 9, Some(suspect));
     world.run_for(secs(50)).unwrap();
     none(
         "a verdict on the suspect",
@@ -513,31 +485,9 @@ pub(crate) fn deaf_until_the_end(seed: u64, tune: Tune) -> Result<(), String> {
         ..Plan::measured(seed, 64)
     };
     let mut world = settled(plan, tune);
-    world
-        .apply(Fault::Weather(Conditions {
-            lane: Lane::Datagram,
-            ..Conditions::lan()
-        }))
-        .unwrap();
-    for other in (0..64).filter(|&other| other != 9) {
-        world
-            .apply(Fault::CutOneWay {
-                from: node(other),
-                to: node(9),
-            })
-            .unwrap();
-    }
-    let suspect = |world: &World| {
-        world
-            .records()
-            .iter()
-            .find(|one| one.node == 9 && one.told == Told::Suspect)
-            .map(|one| one.of)
-    };
-    world
-        .run_while(secs(10), |world| suspect(world).is_none())
-        .unwrap();
-    let suspect = suspect(&world).ok_or("it suspects nobody")?;
+    datagrams(&mut world);
+    deafen(&mut world, 64, 9, None);
+    let suspect = suspect_of(&mut world, 9)?;
     world.apply(Fault::Cut(node(9), node(suspect))).unwrap();
     // A suspicion that nobody confirms lasts 6 × 4 × log10(64) periods, and 1.5 periods before that it asks.
     world.run_for(millis(43_347 - 1_800)).unwrap();
@@ -599,14 +549,7 @@ fn mixed(seed: u64) -> Plan {
 pub(crate) fn plain_and_one_deaf_guardian(seed: u64, tune: Tune) -> Result<(), String> {
     let mut world = settled(mixed(seed), tune);
     for host in 0..5 {
-        for other in (0..5).filter(|&other| other != host) {
-            world
-                .apply(Fault::CutOneWay {
-                    from: node(other),
-                    to: node(host),
-                })
-                .unwrap();
-        }
+        deafen(&mut world, 5, host, None);
         world.apply(Fault::Disconnect(node(5), node(host))).unwrap();
         world.apply(Fault::Cut(node(5), node(host))).unwrap();
         world.run_for(secs(8)).unwrap();
