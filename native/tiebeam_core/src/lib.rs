@@ -74,6 +74,7 @@ mod cluster;
 mod config;
 mod event;
 mod identity;
+mod input;
 pub mod leadership;
 mod membership;
 mod message;

@@ -25,6 +25,7 @@ use super::configuration::{Configuration, MAX_MEMBERS};
 use super::entry::{Entry, MAX_COMMAND_BYTES, MemberId, Payload};
 use super::log::{MAX_BATCH, MAX_BATCH_BYTES};
 use super::message::{Cause, Message, Packet};
+use crate::input::Short;
 
 const VERSION: u8 = 1;
 
@@ -227,7 +228,7 @@ fn put_members(out: &mut Vec<u8>, members: impl Iterator<Item = MemberId>) {
 
 /// Reads one message that is all of `bytes`. Allocates at most a small multiple of their length.
 pub(super) fn decode(bytes: &[u8]) -> Result<Packet, DecodeError> {
-    let mut input = Input { bytes, at: 0 };
+    let mut input = Input::new(bytes);
     if bytes.len() > MAX_MESSAGE_BYTES {
         return Err(input.error(What::TooLong(bytes.len())));
     }
@@ -253,38 +254,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Packet, DecodeError> {
     })
 }
 
-/// The bytes still to be read.
-struct Input<'a> {
-    bytes: &'a [u8],
-    at: usize,
+type Input<'a> = crate::input::Input<'a, DecodeError>;
+
+impl From<Short> for DecodeError {
+    fn from(short: Short) -> Self {
+        Self {
+            what: What::Short,
+            at: short.at,
+        }
+    }
 }
 
 impl<'a> Input<'a> {
     const fn error(&self, what: What) -> DecodeError {
         DecodeError { what, at: self.at }
-    }
-
-    fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let taken = self.bytes[self.at..]
-            .get(..count)
-            .ok_or(self.error(What::Short))?;
-        self.at += count;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    fn byte(&mut self) -> Result<u8, DecodeError> {
-        let [byte] = self.array()?;
-        Ok(byte)
-    }
-
-    fn u64(&mut self) -> Result<u64, DecodeError> {
-        Ok(u64::from_be_bytes(self.array()?))
     }
 
     fn member(&mut self) -> Result<MemberId, DecodeError> {

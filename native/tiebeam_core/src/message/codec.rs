@@ -42,6 +42,7 @@ use super::error::{DecodeError, What};
 use super::{BUCKETS, Body, Broadcast, BroadcastId, Claim, Held, Hello, Message, Metadata, Word};
 use crate::config::MAX_CLUSTER_BYTES;
 use crate::identity::{MAX_NODE_NAME_BYTES, NodeName};
+use crate::input::Short;
 use crate::membership::{Kind, MAX_BROADCAST_BYTES, MAX_METADATA_BYTES, Status};
 
 pub(super) const VERSION: u8 = 1;
@@ -229,7 +230,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
             at: 0,
         });
     }
-    let mut input = Input { bytes, at: 0 };
+    let mut input = Input::new(bytes);
     let version = input.byte()?;
     if version != VERSION {
         return Err(DecodeError {
@@ -262,42 +263,18 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
     })
 }
 
-/// The bytes still to be read.
-struct Input<'a> {
-    bytes: &'a [u8],
-    at: usize,
+type Input<'a> = crate::input::Input<'a, DecodeError>;
+
+impl From<Short> for DecodeError {
+    fn from(short: Short) -> Self {
+        Self {
+            what: What::Short,
+            at: short.at,
+        }
+    }
 }
 
 impl<'a> Input<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let rest = &self.bytes[self.at..];
-        let taken = rest.get(..count).ok_or(DecodeError {
-            what: What::Short,
-            at: self.at,
-        })?;
-        self.at += count;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    fn byte(&mut self) -> Result<u8, DecodeError> {
-        let [byte] = self.array()?;
-        Ok(byte)
-    }
-
-    fn u32(&mut self) -> Result<u32, DecodeError> {
-        Ok(u32::from_be_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Result<u64, DecodeError> {
-        Ok(u64::from_be_bytes(self.array()?))
-    }
-
     fn blob(&mut self, field: &'static str, limit: usize) -> Result<&'a [u8], DecodeError> {
         let at = self.at;
         let count = usize::from(u16::from_be_bytes(self.array()?));

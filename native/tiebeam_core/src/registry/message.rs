@@ -34,6 +34,7 @@ use super::entry::{Claimant, Item, Life, MAX_BEATEN, OnConflict, Verdict};
 use super::key::{Key, MAX_META_BYTES, MAX_PID_BYTES, What};
 use super::output::Gone;
 use crate::identity::NodeName;
+use crate::input::Short;
 
 /// The version and the tag of `message/codec.rs` that messages of the registry begin with.
 pub(crate) const PREFIX: [u8; 2] = [1, 16];
@@ -342,7 +343,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Message, Malformed> {
             at: MAX_BYTES,
         });
     }
-    let mut input = Input { bytes, at: 0 };
+    let mut input = Input::new(bytes);
     if input.array()? != PREFIX {
         return Err(input.error("is not of this version of the registry"));
     }
@@ -430,42 +431,20 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Message, Malformed> {
     Ok(message)
 }
 
-struct Input<'a> {
-    bytes: &'a [u8],
-    at: usize,
+type Input<'a> = crate::input::Input<'a, Malformed>;
+
+impl From<Short> for Malformed {
+    fn from(short: Short) -> Self {
+        Self {
+            what: "ends too early",
+            at: short.end,
+        }
+    }
 }
 
 impl<'a> Input<'a> {
-    fn is_empty(&self) -> bool {
-        self.at == self.bytes.len()
-    }
-
     fn error(&self, what: &'static str) -> Malformed {
         Malformed { what, at: self.at }
-    }
-
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let rest = &self.bytes[self.at..];
-        if rest.len() < count {
-            return Err(Malformed {
-                what: "ends too early",
-                at: self.bytes.len(),
-            });
-        }
-        self.at += count;
-        Ok(&rest[..count])
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let bytes = self.take(N)?;
-        Ok(bytes
-            .try_into()
-            .expect("take returns what it was asked for"))
-    }
-
-    fn byte(&mut self) -> Result<u8, Malformed> {
-        let [byte] = self.array()?;
-        Ok(byte)
     }
 
     fn flag(&mut self) -> Result<bool, Malformed> {
@@ -501,8 +480,8 @@ impl<'a> Input<'a> {
 
     fn life(&mut self) -> Result<Life, Malformed> {
         Ok(Life {
-            creation: u32::from_be_bytes(self.array()?),
-            epoch: u64::from_be_bytes(self.array()?),
+            creation: self.u32()?,
+            epoch: self.u64()?,
         })
     }
 
@@ -541,7 +520,7 @@ impl<'a> Input<'a> {
                 let node = name.and_then(|name| NodeName::parse(name).ok());
                 verdict.beaten.push(Claimant {
                     node: node.ok_or_else(|| self.error("has no node name"))?,
-                    creation: u32::from_be_bytes(self.array()?),
+                    creation: self.u32()?,
                     stamp: self.number()?,
                 });
             }
@@ -581,16 +560,13 @@ impl<'a> Input<'a> {
     }
 
     fn range(&mut self) -> Result<Range, Malformed> {
-        let span = (
-            u64::from_be_bytes(self.array()?),
-            u64::from_be_bytes(self.array()?),
-        );
+        let span = (self.u64()?, self.u64()?);
         if span.0 > span.1 {
             return Err(self.error("has a range that ends before it begins"));
         }
         Ok(Range {
             span,
-            digest: u64::from_be_bytes(self.array()?),
+            digest: self.u64()?,
             empty: self.flag()?,
         })
     }
@@ -600,7 +576,7 @@ impl<'a> Input<'a> {
             0 => Ok(Part::Same),
             1 => Ok(Part::Split),
             2 => {
-                let upto = u64::from_be_bytes(self.array()?);
+                let upto = self.u64()?;
                 let count = self.number()?;
                 let mut items = Vec::new();
                 for _ in 0..count {
@@ -804,7 +780,7 @@ mod tests {
         let mut out = Vec::new();
         put_key_and_item(&mut out, &key, &largest);
         assert!(CHUNK_BYTES + out.len() + 64 < MAX_BYTES);
-        let parsed = Input { bytes: &out, at: 0 }.key().unwrap();
+        let parsed = Input::new(&out).key().unwrap();
         assert_eq!(parsed, key);
     }
 

@@ -27,6 +27,7 @@ use core::fmt;
 
 use super::claim::{Kind, MAX_NAME_BYTES};
 use super::session::SessionId;
+use crate::input::Short;
 use crate::leadership::entry::{Index, MAX_COMMAND_BYTES};
 use crate::time::{Duration, Instant};
 
@@ -233,13 +234,13 @@ impl Command {
     ///
     /// The bytes are none.
     pub fn decode(bytes: &[u8]) -> Result<Self, CommandError> {
-        let mut input = Input { bytes, at: 0 };
+        let mut input = Input::new(bytes);
         if input.byte()? != VERSION {
             return Err(CommandError::Malformed { at: 0 });
         }
         let tag = input.byte()?;
-        let (session, number) = (SessionId(input.number()?), input.number()?);
-        let (known, time) = (input.number()?, Instant::from_micros(input.number()?));
+        let (session, number) = (SessionId(input.u64()?), input.u64()?);
+        let (known, time) = (input.u64()?, Instant::from_micros(input.u64()?));
         let operation = input.operation(tag)?;
         if input.at < bytes.len() {
             return Err(input.malformed());
@@ -330,10 +331,12 @@ fn check(part: &'static str, bytes: &[u8], limit: usize) -> Result<(), CommandEr
     Ok(())
 }
 
-/// The bytes still to be read.
-struct Input<'a> {
-    bytes: &'a [u8],
-    at: usize,
+type Input<'a> = crate::input::Input<'a, CommandError>;
+
+impl From<Short> for CommandError {
+    fn from(short: Short) -> Self {
+        Self::Malformed { at: short.at }
+    }
 }
 
 impl<'a> Input<'a> {
@@ -341,29 +344,8 @@ impl<'a> Input<'a> {
         CommandError::Malformed { at: self.at }
     }
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8], CommandError> {
-        let taken = self.bytes[self.at..].get(..count).ok_or(self.malformed())?;
-        self.at += count;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], CommandError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    fn byte(&mut self) -> Result<u8, CommandError> {
-        let [byte] = self.array()?;
-        Ok(byte)
-    }
-
-    fn number(&mut self) -> Result<u64, CommandError> {
-        Ok(u64::from_be_bytes(self.array()?))
-    }
-
     fn span(&mut self) -> Result<Duration, CommandError> {
-        Ok(Duration::from_micros(self.number()?))
+        Ok(Duration::from_micros(self.u64()?))
     }
 
     fn short(&mut self, part: &'static str, limit: usize) -> Result<Vec<u8>, CommandError> {
@@ -391,7 +373,7 @@ impl<'a> Input<'a> {
     fn expect(&mut self) -> Result<Expect, CommandError> {
         match self.byte()? {
             0 => Ok(Expect::Anything),
-            1 => Ok(Expect::Revision(self.number()?)),
+            1 => Ok(Expect::Revision(self.u64()?)),
             2 => Ok(Expect::Value(self.value()?)),
             _ => Err(CommandError::Malformed { at: self.at - 1 }),
         }
@@ -434,13 +416,13 @@ impl<'a> Input<'a> {
             8 => Operation::Renew {
                 kind: self.kind()?,
                 name: self.name()?,
-                token: self.number()?,
+                token: self.u64()?,
                 ttl: self.span()?,
             },
             9 => Operation::Release {
                 kind: self.kind()?,
                 name: self.name()?,
-                token: self.number()?,
+                token: self.u64()?,
             },
             _ => return Err(CommandError::Malformed { at: 1 }),
         })
