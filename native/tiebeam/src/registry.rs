@@ -3,10 +3,9 @@
 use serde::Serialize;
 use tiebeam_node::{Pid, Term};
 
-use crate::arguments::{RegistryArguments, seconds};
+use crate::arguments::RegistryArguments;
 use crate::failure::Failure;
-use crate::member::{self, PROCESS};
-use crate::visitor::Visitor;
+use crate::member;
 
 /// A name and its process, or a group and one of its members.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -42,15 +41,8 @@ pub(crate) async fn ask(
         timeout,
         ..
     } = arguments;
-    let visitor = Visitor::to(node, cookie, network).await?;
     let request = Term::tuple([Term::atom(request), Term::from(scope.as_str())]);
-    let to = (PROCESS, node.as_str());
-    let reply = visitor
-        .node()
-        .call_term(to, request, seconds(*timeout))
-        .await;
-    visitor.leave().await;
-    match reply.map_err(|error| member::failure(node, error))? {
+    match member::ask(node, cookie, network, request, *timeout).await? {
         Term::List(rows) => Ok(rows),
         reply => Err(unexpected(node, &reply)),
     }

@@ -2,25 +2,22 @@
 
 use tiebeam_node::Term;
 
-use crate::arguments::{MembersArguments, seconds};
+use crate::arguments::MembersArguments;
 use crate::failure::Failure;
-use crate::member::{self, Member, PROCESS};
-use crate::visitor::{self, Visitor};
+use crate::member::{self, Member};
+use crate::visitor;
 
 pub(crate) async fn run(arguments: MembersArguments) -> Result<(), Failure> {
-    let visitor = Visitor::to(&arguments.node, &arguments.cookie, &arguments.network).await?;
-    let reply = visitor
-        .node()
-        .call_term(
-            (PROCESS, arguments.node.as_str()),
-            Term::atom("members"),
-            seconds(arguments.timeout),
-        )
-        .await;
-    visitor.leave().await;
-    let reply = reply.map_err(|error| member::failure(&arguments.node, error))?;
+    let MembersArguments {
+        node,
+        cookie,
+        network,
+        json,
+        timeout,
+    } = arguments;
+    let reply = member::ask(&node, &cookie, &network, Term::atom("members"), timeout).await?;
     let members: Vec<Member> = tiebeam_node::from_term(&reply)?;
-    if arguments.json {
+    if json {
         let json = serde_json::to_string(&members)?;
         visitor::print(format_args!("{json}"))
     } else {
