@@ -1,5 +1,6 @@
 //! What a cluster member wants done.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -7,6 +8,7 @@ use core::fmt;
 
 use crate::event::CallId;
 use crate::identity::NodeName;
+use crate::leadership::group;
 use crate::membership::{MAX_PEERS, Member};
 use crate::message::DecodeError;
 use crate::registry::{self, Change, Entry, Key, Loss, Malformed};
@@ -80,6 +82,11 @@ pub enum Action {
         /// The process.
         pid: Arc<[u8]>,
     },
+    /// Write to disk; then [`Event::Persisted`](crate::Event::Persisted). Writes come one after the other. Without a disk it is told at once, and the
+    /// node has a new [`MemberId`](crate::leadership::MemberId) at each start.
+    Persist(Box<group::Disk>),
+    /// Something that the group that agrees on a leader wants done; never a message, a write or an answer.
+    Leadership(group::Output),
     /// The answer to [`Event::Asked`](crate::Event::Asked).
     Answer {
         /// The call that waits.
@@ -112,6 +119,10 @@ pub enum Answer {
     },
     /// The answer to [`Command::Registry`](crate::Command::Registry).
     Registry(registry::Answer),
+    /// The answer to [`Command::Leadership`](crate::Command::Leadership).
+    Leadership(group::Answer),
+    /// This node takes no part in the group that agrees on a leader: see [`Config::leadership`](crate::Config::leadership).
+    NoGroup,
 }
 
 impl fmt::Display for Answer {
@@ -127,6 +138,8 @@ impl fmt::Display for Answer {
                 "{limit} broadcasts are under way, which is the limit; try again in a second"
             ),
             Self::Registry(answer) => answer.fmt(f),
+            Self::Leadership(answer) => answer.fmt(f),
+            Self::NoGroup => f.write_str("this node was started without voters, so it has no part in leadership; name the voters"),
         }
     }
 }
@@ -235,6 +248,8 @@ pub enum Why {
     Malformed(DecodeError),
     /// They are no message of the registry.
     MalformedEntry(Malformed),
+    /// They are no message of the group, in its words.
+    MalformedPacket(String),
     /// The message names another sender than the connection it came over.
     NotTheSender {
         /// Who the message says it is from.
@@ -251,6 +266,7 @@ impl fmt::Display for Why {
         match self {
             Self::Malformed(error) => write!(f, "malformed: {error}"),
             Self::MalformedEntry(error) => write!(f, "malformed: {error}"),
+            Self::MalformedPacket(why) => f.write_str(why),
             Self::NotTheSender { claimed } => write!(f, "the message claims to be from {claimed}"),
             Self::NotConnected => {
                 write!(

@@ -9,6 +9,7 @@ use crate::action::{Action, Answer, Notice, Why};
 use crate::config::{Config, ConfigError};
 use crate::event::{CallId, Command, Event};
 use crate::identity::NodeName;
+use crate::leadership::group::{self, Group};
 use crate::membership::{Health, Kind, Member, Membership, Metrics};
 use crate::message;
 use crate::registry::{self, Departure, Entry, Output, Registry};
@@ -24,6 +25,8 @@ pub struct Cluster {
     registry: Registry,
     /// What the registry wants done in this step.
     outputs: Vec<Output>,
+    /// Its part in the group that agrees on a leader.
+    group: Option<Group>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +46,12 @@ impl Cluster {
     /// A setting is out of its range; see [`ConfigError`].
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
+        let mut config = config;
+        let group = config.leadership.take().map(|settings| {
+            Group::new(config.node.clone(), &config.cluster, config.seed, settings)
+        });
         Ok(Self {
+            group: group.transpose().map_err(ConfigError::Leadership)?,
             phase: Phase::New,
             now: Instant::ZERO,
             registry: Registry::new(registry::Config {
@@ -92,19 +100,39 @@ impl Cluster {
                 self.registry.connected(now, &to, &mut self.outputs);
                 self.membership.connected(now, to, visible, actions);
             }
-            (_, Event::Disconnected { from }) => self.membership.disconnected(now, from, actions),
+            (_, Event::Disconnected { from }) => {
+                if let Some(group) = &mut self.group {
+                    group.down(now, &from);
+                }
+                self.membership.disconnected(now, from, actions);
+            }
             (_, Event::Observed { node, probe }) => {
                 self.membership.observed(now, &node, probe, actions);
             }
             (_, Event::Sampled { node, received }) => {
                 self.membership.sampled(now, &node, received, actions);
             }
-            (_, Event::Exited { pid }) => self.registry.exited(now, &pid, &mut self.outputs),
+            (_, Event::Exited { pid }) => {
+                self.registry.exited(now, &pid, &mut self.outputs);
+                if let Some(group) = &mut self.group {
+                    group.exited(now, &pid);
+                }
+            }
             (_, Event::Checked { id, alive }) => {
                 self.registry.checked(now, id, alive, &mut self.outputs);
             }
             (_, Event::Resolved { id, keep }) => {
                 self.registry.resolved(now, id, keep, &mut self.outputs);
+            }
+            (_, Event::Persisted { token }) => {
+                if let Some(group) = &mut self.group {
+                    group.persisted(now, token);
+                }
+            }
+            (_, Event::Unpersisted { why }) => {
+                if let Some(group) = &mut self.group {
+                    group.failed(now, &why);
+                }
             }
             (_, Event::Woke) => {}
         }
@@ -118,6 +146,12 @@ impl Cluster {
             actions.extend(self.outputs.drain(..).map(action));
         }
         self.outputs.clear();
+        if let Some(group) = &mut self.group {
+            if group.deadline().is_some_and(|at| at <= now) {
+                group.wake(now);
+            }
+            actions.extend(group.outputs().map(group_action));
+        }
         #[cfg(debug_assertions)]
         self.membership.check();
     }
@@ -138,12 +172,21 @@ impl Cluster {
                 {
                     self.registry
                         .up(now, &member.node, member.creation, &mut self.outputs);
+                    if let Some(group) = &mut self.group {
+                        group.up(now, &member.node);
+                    }
                 }
                 Notice::Down(member) => {
+                    if let Some(group) = &mut self.group {
+                        group.down(now, &member.node);
+                    }
                     self.registry
                         .down(now, &member.node, Departure::Down, &mut self.outputs);
                 }
                 Notice::Left(member) => {
+                    if let Some(group) = &mut self.group {
+                        group.down(now, &member.node);
+                    }
                     self.registry
                         .down(now, &member.node, Departure::Left, &mut self.outputs);
                 }
@@ -156,6 +199,12 @@ impl Cluster {
         if bytes.starts_with(&registry::PREFIX) {
             if self.phase != Phase::Left {
                 self.registry.received(now, &from, bytes, &mut self.outputs);
+            }
+            return;
+        }
+        if bytes.starts_with(&group::PREFIX) {
+            if let Some(group) = &mut self.group {
+                group.received(now, &from, bytes);
             }
             return;
         }
@@ -182,10 +231,20 @@ impl Cluster {
                 self.registry.asked(now, call, command, &mut self.outputs);
                 return None;
             }
+            Command::Leadership(request) => {
+                let Some(group) = &mut self.group else {
+                    return Some(Answer::NoGroup);
+                };
+                group.asked(now, call, request);
+                return None;
+            }
             Command::SetMetadata(metadata) => self.membership.set_metadata(now, metadata, actions),
             Command::Broadcast(bytes) => self.membership.broadcast(now, bytes),
             Command::Leave => {
                 self.phase = Phase::Left;
+                if let Some(group) = &mut self.group {
+                    group.leave(now);
+                }
                 self.membership.leave(actions);
                 Answer::Left
             }
@@ -197,7 +256,8 @@ impl Cluster {
         match self.phase {
             Phase::New => Some(Instant::ZERO),
             Phase::Running => {
-                let deadlines = [self.membership.deadline(), self.registry.deadline()];
+                let group = self.group.as_ref().and_then(Group::deadline);
+                let deadlines = [self.membership.deadline(), self.registry.deadline(), group];
                 deadlines.into_iter().flatten().min()
             }
             Phase::Left => self.membership.deadline(),
@@ -254,6 +314,23 @@ impl<'a> View<'a> {
     /// All names and memberships, names first: for a driver that makes its table anew. Callers read the driver's table.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + use<'a> {
         self.registry.rows()
+    }
+}
+
+/// What the group wants done, in the words of the cluster.
+fn group_action(output: group::Output) -> Action {
+    match output {
+        group::Output::Send { to, bytes } => Action::Send { to, bytes },
+        group::Output::Persist(disk) => Action::Persist(disk),
+        group::Output::Answer { call, answer } => Action::Answer {
+            call,
+            answer: Answer::Leadership(answer),
+        },
+        group::Output::Ignored { from, why } => Action::Notify(Notice::Ignored {
+            from,
+            why: Why::MalformedPacket(why),
+        }),
+        other => Action::Leadership(other),
     }
 }
 

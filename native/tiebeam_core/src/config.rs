@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::identity::NodeName;
+use crate::leadership::group;
 use crate::membership::{Kind, MAX_METADATA_BYTES};
 use crate::registry::Limits;
 use crate::time::Duration;
@@ -47,6 +48,8 @@ pub struct Config {
     pub timing: Timing,
     /// Limits of the registry.
     pub registry: Limits,
+    /// This node's part in the group that agrees on a leader; `None`: it has none.
+    pub leadership: Option<group::Config>,
     /// The rule that a test has switched off.
     #[cfg(feature = "mutants")]
     #[doc(hidden)]
@@ -159,6 +162,7 @@ impl Config {
             evict: false,
             timing: Timing::default(),
             registry: Limits::default(),
+            leadership: None,
             #[cfg(feature = "mutants")]
             mutation: None,
         }
@@ -267,11 +271,14 @@ pub enum ConfigError {
         /// The field of [`Timing`].
         setting: &'static str,
     },
+    /// The part in the group that agrees on a leader cannot be played.
+    Leadership(group::ConfigError),
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Leadership(error) => error.fmt(f),
             Self::Kind => f.write_str("kind must be Rust or Beam: plain nodes run no Tiebeam"),
             Self::Cluster { bytes } => {
                 write!(

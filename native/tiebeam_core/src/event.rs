@@ -1,9 +1,11 @@
 //! What can happen to a cluster member.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::identity::NodeName;
+use crate::leadership::{PersistToken, group};
 use crate::registry::{self, Keep};
 
 /// What happened. Told to [`Cluster::step`](crate::Cluster::step) by the driver.
@@ -44,7 +46,7 @@ pub enum Event {
         /// no connection, or its count cannot be read.
         received: Option<u64>,
     },
-    /// A process that this node answers for in the registry ended. One that has nothing there has no effect.
+    /// A process that this node answers for, in the registry or in the group, ended. One that has nothing there has no effect.
     Exited {
         /// The process, as it was registered.
         pid: Arc<[u8]>,
@@ -62,6 +64,16 @@ pub enum Event {
         id: u64,
         /// Whose the name shall be.
         keep: Keep,
+    },
+    /// What [`Action::Persist`](crate::Action::Persist) said is on disk, and all before it.
+    Persisted {
+        /// The number of the write.
+        token: PersistToken,
+    },
+    /// A write failed. The member takes no part in the group any more; the rest of the cluster goes on.
+    Unpersisted {
+        /// Why, in the words of the disk.
+        why: String,
     },
     /// A local caller asks for something.
     Asked {
@@ -90,6 +102,8 @@ pub enum Command {
     Broadcast(Vec<u8>),
     /// Something about names and groups; answered by [`Answer::Registry`](crate::Answer::Registry).
     Registry(registry::Command),
+    /// Something for the group that agrees on a leader; answered by [`Answer::Leadership`](crate::Answer::Leadership).
+    Leadership(group::Request),
     /// Tell all members that this node leaves, then take no further part but to tell it to who missed it. Asking again
     /// answers the same.
     Leave,

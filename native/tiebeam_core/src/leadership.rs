@@ -36,6 +36,7 @@ mod configuration;
 mod consensus;
 mod election;
 mod entry;
+pub mod group;
 mod lease;
 mod log;
 pub mod machine;
@@ -46,18 +47,20 @@ mod reading;
 mod replica;
 mod replication;
 mod settings;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
 pub use codec::{DecodeError, MAX_MESSAGE_BYTES};
 pub use configuration::{Configuration, ConfigurationError, MAX_MEMBERS, MAX_VOTERS};
-pub use consensus::{Consensus, Effect, Refusal, RequestId, Role, Status};
+pub use consensus::{Consensus, Effect, Refusal, RequestId, Role, Standing, Status};
 pub use entry::{
     Entry, HardState, Index, MAX_COMMAND_BYTES, MemberId, Payload, PersistToken, Term,
 };
 #[cfg(feature = "mutants")]
 #[doc(hidden)]
 pub use mutation::Mutation;
-pub use replica::{Fault, Replica, RestoreError, Restored};
+pub use replica::{Fault, Replica, RestoreError};
 pub use settings::{Settings, SettingsError};
+pub use snapshot::{Restored, Snapshot, Write};

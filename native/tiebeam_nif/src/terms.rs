@@ -257,6 +257,8 @@ pub(crate) fn action<'a>(env: Env<'a>, action: &Action) -> NifResult<Option<Term
                 Answer::TooLong { bytes, limit } => (atoms::too_long(), bytes, limit).encode(env),
                 Answer::Busy { limit } => (atoms::busy(), limit).encode(env),
                 Answer::Registry(answer) => registry::answer(env, answer)?,
+                // This node takes no part in a group.
+                Answer::Leadership(_) | Answer::NoGroup => atoms::left().encode(env),
             };
             (atoms::answer(), call.0, answer).encode(env)
         }
@@ -266,6 +268,7 @@ pub(crate) fn action<'a>(env: Env<'a>, action: &Action) -> NifResult<Option<Term
         Action::Resolve { id, older, younger } => {
             return registry::resolve(env, *id, older, younger);
         }
+        Action::Persist(_) | Action::Leadership(_) => return Ok(None),
         Action::Check { id, pid } => registry::check(env, *id, pid),
         Action::Notify(notice) => (atoms::notify(), self::notice(env, notice)?).encode(env),
     }))

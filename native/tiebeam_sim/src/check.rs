@@ -68,6 +68,8 @@ impl<'a> Stepped<'a> {
             | Action::Promoted { .. }
             | Action::Resolve { .. }
             | Action::Check { .. }
+            | Action::Persist(_)
+            | Action::Leadership(_)
             | Action::Answer { .. } => None,
         })
     }

@@ -1,11 +1,12 @@
 //! Who votes (dissertation, chapter 4), and what a majority of them agrees on.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::entry::{Index, MemberId};
 use super::mutation::{Mutation, Switched};
+use crate::identity::NodeName;
 
 /// The most voters: each adds a message to every commit, and nine already survive the loss of four.
 pub const MAX_VOTERS: usize = 9;
@@ -20,6 +21,8 @@ pub struct Configuration {
     voters: BTreeSet<MemberId>,
     outgoing: BTreeSet<MemberId>,
     learners: BTreeSet<MemberId>,
+    /// On which node each member is, as far as it was said.
+    nodes: BTreeMap<MemberId, NodeName>,
 }
 
 /// Why members do not make a configuration.
@@ -88,6 +91,7 @@ impl Configuration {
             voters: voters.into_iter().collect(),
             outgoing: outgoing.into_iter().collect(),
             learners: learners.into_iter().collect(),
+            nodes: BTreeMap::new(),
         };
         if made.voters.is_empty() {
             return Err(ConfigurationError::NoVoters);
@@ -104,6 +108,28 @@ impl Configuration {
             return Err(ConfigurationError::VoterLearns(both));
         }
         Ok(made)
+    }
+
+    /// The same members, and on which nodes they are. Nothing is decided by that here: it travels with the members, so that whoever has
+    /// the log knows whom to ask for.
+    #[must_use]
+    pub fn on_nodes(mut self, nodes: impl IntoIterator<Item = (MemberId, NodeName)>) -> Self {
+        let known = nodes
+            .into_iter()
+            .filter(|&(member, _)| self.contains(member));
+        self.nodes = known.collect();
+        self
+    }
+
+    /// The node of a member.
+    pub fn node(&self, member: MemberId) -> Option<&NodeName> {
+        self.nodes.get(&member)
+    }
+
+    /// The member on a node.
+    pub fn member_on(&self, node: &NodeName) -> Option<MemberId> {
+        let found = self.nodes.iter().find(|(_, name)| *name == node);
+        found.map(|(&member, _)| member)
     }
 
     /// Those who vote.

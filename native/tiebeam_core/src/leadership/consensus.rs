@@ -1,11 +1,13 @@
 //! The seam between a group's engine and its driver: what an engine is told, and what it wants done.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::codec::DecodeError;
 use super::configuration::Configuration;
-use super::entry::{Entry, HardState, Index, MAX_COMMAND_BYTES, MemberId, PersistToken, Term};
+use super::entry::{Entry, Index, MAX_COMMAND_BYTES, MemberId, PersistToken, Term};
+use super::snapshot::{Snapshot, Write};
 use crate::time::Instant;
 
 /// The driver's mark for a request that waits for an answer. Chosen by the driver; never interpreted.
@@ -58,6 +60,27 @@ pub trait Consensus {
     /// This member does not lead, or nobody can take over.
     fn transfer(&mut self, now: Instant, to: Option<MemberId>) -> Result<(), Refusal>;
 
+    /// Changes the members to those of `to`, which is not joint: a learner is added before it votes. One voter more or less is one step
+    /// (4.1); anything else goes through a joint configuration (4.3), which the engine leaves by itself. Ends in one [`Effect::Apply`]
+    /// of the last entry of the change with `request`, or in [`Effect::Unknown`].
+    ///
+    /// # Errors
+    ///
+    /// This member cannot do that now.
+    fn change(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        to: Configuration,
+    ) -> Result<(), Refusal>;
+
+    /// `state` is the machine with everything that was given to [`Effect::Apply`] so far, and nothing else. The engine writes it as a [`Snapshot`]
+    /// and drops the beginning of the log, except for what members that are a little behind still need.
+    fn compact(&mut self, now: Instant, state: Arc<[u8]>);
+
+    /// What a leader knows of another member's log; `None` if this member does not lead, or knows no such member.
+    fn progress(&self, who: MemberId) -> Option<Standing>;
+
     /// A hint that `who` is gone. If it led, this member votes, and stands for election, without waiting for its timeout. A
     /// wrong hint costs an election at most.
     fn forget_leader(&mut self, now: Instant, who: MemberId);
@@ -79,15 +102,11 @@ pub trait Consensus {
 /// What must be done, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Write to disk, then tell [`Consensus::persisted`].
-    Persist {
-        /// Its number.
-        token: PersistToken,
-        /// Replaces term and vote.
-        hard: Option<HardState>,
-        /// Contiguous; they replace whatever the log has from the index of the first one on. May be empty.
-        entries: Vec<Entry>,
-    },
+    /// Write to disk, then tell [`Consensus::persisted`] its token.
+    Persist(Write),
+    /// The machine of this member is to be replaced by this one: it was behind what others keep of the log (5.1). What is applied next follows it. It
+    /// is on disk already, or will be with the next write.
+    Restore(Snapshot),
     /// Bytes for another member. Best effort.
     Send {
         /// Who gets them.
@@ -162,6 +181,15 @@ pub struct Status {
     pub last: Index,
 }
 
+/// What a leader knows of another member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Up to here it has the log, on its disk.
+    pub matched: Index,
+    /// When the latest message was sent that it answered.
+    pub heard: Option<Instant>,
+}
+
 /// Why a request was not accepted. Nothing happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -188,6 +216,10 @@ pub enum Refusal {
     NoSuccessor,
     /// The member is no voter of the group.
     NotAVoter(MemberId),
+    /// Another change of the members is under way. Ask again once it is done.
+    Changing,
+    /// The members asked for cannot follow those that are: a voter did not learn first, or nobody would vote.
+    Change(&'static str),
     /// This member has stopped.
     Stopped,
 }
@@ -214,6 +246,10 @@ impl fmt::Display for Refusal {
             ),
             Self::NoSuccessor => f.write_str("no other voter is known to be alive"),
             Self::NotAVoter(member) => write!(f, "member {member} is no voter of this group"),
+            Self::Changing => {
+                f.write_str("another change of the members is under way; wait for it")
+            }
+            Self::Change(why) => f.write_str(why),
             Self::Stopped => f.write_str("this member has stopped; see why it did"),
         }
     }

@@ -14,6 +14,7 @@ mod store;
 mod watch;
 
 use alloc::vec::Vec;
+use core::fmt;
 
 pub use claim::{Claim, Claims, Kind, MAX_CLAIMS, MAX_NAME_BYTES};
 pub use command::{Command, CommandError, Expect, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation};
@@ -65,6 +66,17 @@ pub enum Limit {
     Store,
     /// [`MAX_CLAIMS`].
     Claims,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sessions => write!(f, "{MAX_SESSIONS} sessions"),
+            Self::Outstanding => write!(f, "{MAX_OUTSTANDING} requests of one session"),
+            Self::Store => write!(f, "{MAX_STORE_BYTES} bytes of keys and values"),
+            Self::Claims => write!(f, "{MAX_CLAIMS} claims"),
+        }
+    }
 }
 
 /// Something that changed. The same on all members.

@@ -2,21 +2,21 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::codec::{self, DecodeError};
 use super::configuration::Configuration;
-use super::consensus::{Consensus, Effect, Refusal, RequestId, Role, Status};
+use super::consensus::{Consensus, Effect, Refusal, RequestId, Role, Standing, Status};
 use super::election::Poll;
-use super::entry::{
-    Entry, HardState, Index, MAX_COMMAND_BYTES, MemberId, Payload, PersistToken, Term,
-};
+use super::entry::{HardState, Index, MAX_COMMAND_BYTES, MemberId, Payload, PersistToken, Term};
 use super::log::{Log, MAX_BATCH};
 use super::message::{Message, Packet};
 use super::mutation::{Mutation, Switched};
 use super::replication::Lead;
 use super::settings::{Settings, SettingsError};
+use super::snapshot::{Restored, Write};
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -25,15 +25,6 @@ pub(super) const MAX_WAITING: usize = 8192;
 
 /// The most messages that wait for the disk. They are votes and polls, a few in each election.
 const MAX_GATED: usize = 256;
-
-/// What was persisted, as it is read back at a start.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Restored {
-    /// Term and vote; the default if there never were any.
-    pub hard: HardState,
-    /// The log, contiguous from 1.
-    pub entries: Vec<Entry>,
-}
 
 /// Persisted state that cannot be trusted: the member must not run on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -359,11 +350,14 @@ impl Replica {
             hard = Some(HardState { vote, ..self.hard });
         }
         let entries = self.log.save(token);
-        self.effects.push_back(Effect::Persist {
+        self.effects.push_back(Effect::Persist(Write {
             token,
             hard,
+            snapshot: None,
+            purge: 0,
+            truncate: None,
             entries,
-        });
+        }));
     }
 
     fn apply(&mut self) {
@@ -540,6 +534,24 @@ impl Consensus for Replica {
     fn transfer(&mut self, now: Instant, to: Option<MemberId>) -> Result<(), Refusal> {
         self.advance(now);
         self.start_transfer(to)
+    }
+
+    fn change(
+        &mut self,
+        now: Instant,
+        _request: RequestId,
+        _to: Configuration,
+    ) -> Result<(), Refusal> {
+        self.advance(now);
+        Err(self.not_leader())
+    }
+
+    fn compact(&mut self, now: Instant, _state: Arc<[u8]>) {
+        self.advance(now);
+    }
+
+    fn progress(&self, _who: MemberId) -> Option<Standing> {
+        None
     }
 
     fn forget_leader(&mut self, now: Instant, who: MemberId) {

@@ -434,6 +434,8 @@ impl Driver {
             Action::Table(change) => self.table(&change),
             Action::Lost(loss) => self.lost(&loss, process),
             Action::Promoted { key, pid } => self.promoted(&key, &pid, process),
+            // This node takes no part in a group.
+            Action::Persist(_) | Action::Leadership(_) => {}
             Action::Resolve { id, older, younger } => {
                 let conflict = Conflict::of(&older, &younger);
                 let resolvers = &self.registry.resolvers;

@@ -164,8 +164,8 @@ impl ClusterHandle {
             .await
             .map_err(|_| CommandError::Ended)?;
         match answered.await.map_err(|_| CommandError::Ended)? {
-            // The registry's answers are to its own commands.
-            Answer::Done | Answer::Registry(_) => Ok(()),
+            // The others are answers to other commands.
+            Answer::Done | Answer::Registry(_) | Answer::Leadership(_) | Answer::NoGroup => Ok(()),
             Answer::Left => Err(CommandError::Left),
             Answer::TooLong { bytes, limit } => Err(CommandError::TooLong { bytes, limit }),
             Answer::Busy { limit } => Err(CommandError::Busy { limit }),

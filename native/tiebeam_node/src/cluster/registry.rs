@@ -109,6 +109,8 @@ pub(super) fn done(answer: tiebeam_core::Answer) -> Result<(), RegistryError> {
         tiebeam_core::Answer::Left => Err(RegistryError::Left),
         // Answers to commands of other kinds.
         tiebeam_core::Answer::Done
+        | tiebeam_core::Answer::Leadership(_)
+        | tiebeam_core::Answer::NoGroup
         | tiebeam_core::Answer::TooLong { .. }
         | tiebeam_core::Answer::Busy { .. } => Err(RegistryError::Ended),
     }

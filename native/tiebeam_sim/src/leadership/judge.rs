@@ -4,14 +4,15 @@
 //! on a read that a majority confirmed, and every winner waits out one election timeout before it takes one.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use protobuf::Message as _;
 use raft::eraftpb::{self, Message, MessageType};
 use raft::storage::MemStorage;
 use raft::{Config, RawNode, ReadOnlyOption, StateRole};
 use tiebeam_core::leadership::{
-    Consensus, DecodeError, Effect, Entry, HardState, Index, MemberId, Payload, PersistToken,
-    Refusal, RequestId, Restored, Role, Status, Term,
+    Configuration, Consensus, DecodeError, Effect, Entry, HardState, Index, MemberId, Payload,
+    PersistToken, Refusal, RequestId, Restored, Role, Standing, Status, Term, Write,
 };
 use tiebeam_core::{Duration, Instant, Random};
 
@@ -278,11 +279,14 @@ impl Judge {
             self.waiting.push_back((number, disk, persisted));
             if disk {
                 let entries = entries.iter().map(own).collect();
-                self.effects.push_back(Effect::Persist {
+                self.effects.push_back(Effect::Persist(Write {
                     token: PersistToken(number),
                     hard,
+                    snapshot: None,
+                    purge: 0,
+                    truncate: None,
                     entries,
-                });
+                }));
             }
             self.node.0.advance_append_async(ready);
             for entry in committed {
@@ -423,6 +427,24 @@ impl Consensus for Judge {
         let to = to.or_else(best).ok_or(Refusal::NoSuccessor)?;
         self.node.0.transfer_leader(to.0);
         Ok(())
+    }
+
+    fn change(
+        &mut self,
+        now: Instant,
+        _request: RequestId,
+        _to: Configuration,
+    ) -> Result<(), Refusal> {
+        self.advance(now);
+        Err(Refusal::Change("the judge changes no members yet"))
+    }
+
+    fn compact(&mut self, now: Instant, _state: Arc<[u8]>) {
+        self.advance(now);
+    }
+
+    fn progress(&self, _who: MemberId) -> Option<Standing> {
+        None
     }
 
     fn forget_leader(&mut self, now: Instant, who: MemberId) {

@@ -6,7 +6,9 @@ mod machine;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tiebeam_core::leadership::{Effect, MemberId, Payload, PersistToken, RequestId, Role};
+use tiebeam_core::leadership::{
+    Effect, MemberId, Payload, PersistToken, RequestId, Role, Write as Persist,
+};
 use tiebeam_core::{Instant, Random};
 
 use super::Broken;
@@ -341,7 +343,7 @@ impl<E: Engine> World<E> {
             .as_mut()
             .and_then(|engine| engine.poll())
         {
-            writes_vote |= matches!(effect, Effect::Persist { hard: Some(_), .. });
+            writes_vote |= matches!(&effect, Effect::Persist(write) if write.hard.is_some());
             self.carry_out(member, effect);
         }
         self.inspect(member);
@@ -368,11 +370,12 @@ impl<E: Engine> World<E> {
     fn carry_out(&mut self, member: usize, effect: Effect) {
         match effect {
             Effect::Send { to, bytes } => self.send(member, to.0 as usize - 1, bytes),
-            Effect::Persist {
+            Effect::Persist(Persist {
                 token,
                 hard,
                 entries,
-            } => {
+                ..
+            }) => {
                 let machine = &mut self.machines[member];
                 if let (Some(first), Some(engine)) = (entries.first(), &machine.engine) {
                     let status = engine.status();
@@ -410,6 +413,8 @@ impl<E: Engine> World<E> {
                     },
                 );
             }
+            // Nothing is compacted here yet.
+            Effect::Restore(_) => {}
             Effect::Apply { entry, request } => {
                 let members = self.machines.len();
                 let disks = self

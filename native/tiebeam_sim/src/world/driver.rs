@@ -187,6 +187,8 @@ impl World {
             | Action::Promoted { .. }
             | Action::Resolve { .. }
             | Action::Check { .. }
+            | Action::Persist(_)
+            | Action::Leadership(_)
             | Action::Answer { .. } => {}
             Action::Notify(notice) => self.notice(node, notice)?,
         }

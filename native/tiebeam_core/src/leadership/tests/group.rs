@@ -7,7 +7,7 @@ use crate::leadership::codec::decode;
 use crate::leadership::message::{Message, Packet};
 use crate::leadership::{
     Configuration, Consensus, Effect, Entry, HardState, MemberId, Payload, PersistToken, Refusal,
-    Replica, RequestId, Restored, Role, Settings,
+    Replica, RequestId, Restored, Role, Settings, Write,
 };
 use crate::time::{Duration, Instant};
 
@@ -129,14 +129,15 @@ impl Group {
                     member.receive(self.now, &bytes).unwrap();
                 }
             }
-            Effect::Persist { .. } if self.slow.contains(&id) => {
+            Effect::Persist(_) if self.slow.contains(&id) => {
                 self.unsynced.entry(id).or_default().push(effect);
             }
-            Effect::Persist {
+            Effect::Persist(Write {
                 token,
                 hard,
                 entries,
-            } => {
+                ..
+            }) => {
                 self.write(id, hard, entries);
                 let now = self.now;
                 self.replica(id).persisted(now, token);
@@ -158,11 +159,12 @@ impl Group {
     pub(super) fn sync(&mut self, id: u64) {
         let mut last = PersistToken(0);
         for effect in self.unsynced.remove(&id).unwrap_or_default() {
-            if let Effect::Persist {
+            if let Effect::Persist(Write {
                 token,
                 hard,
                 entries,
-            } = effect
+                ..
+            }) = effect
             {
                 self.write(id, hard, entries);
                 last = token;

@@ -112,6 +112,7 @@ pub(super) fn an_entry_of_an_older_term_is_not_committed_by_counting() {
             Restored {
                 hard,
                 entries: entries.to_vec(),
+                snapshot: None,
             },
         );
         group.crash(id);
@@ -248,7 +249,11 @@ fn a_log_that_was_not_kept_whole_is_not_run() {
             Instant::ZERO,
             settings,
             founding,
-            Restored { hard, entries },
+            Restored {
+                hard,
+                entries,
+                snapshot: None,
+            },
         )
         .unwrap_err()
     };
@@ -285,7 +290,14 @@ pub(super) fn a_follower_commits_only_what_it_has_from_this_leader() {
         vote: None,
     };
     let entries = vec![entry(1, 1), entry(2, 1)];
-    group.disks.insert(3, Restored { hard, entries });
+    group.disks.insert(
+        3,
+        Restored {
+            hard,
+            entries,
+            snapshot: None,
+        },
+    );
     group.crash(3);
     group.start(3);
     let heartbeat = |previous, previous_term| Message::Append {

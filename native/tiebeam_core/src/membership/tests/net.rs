@@ -297,6 +297,8 @@ impl Net {
             }
             // The registry has a simulation of its own.
             Action::Table(_)
+            | Action::Persist(_)
+            | Action::Leadership(_)
             | Action::Lost(_)
             | Action::Promoted { .. }
             | Action::Resolve { .. }
