@@ -28,10 +28,12 @@
 //! # Reading path
 //!
 //! `consensus` is the seam; `entry`, `configuration`, `log` and `progress` are the nouns; `replica` joins them; then
-//! `election` (3.4, 9.6), `replication` (3.5, 10.2), `reading` (6.4), `lease` (6.4.1), `transfer` (3.10); `message` is what
+//! `election` (3.4, 9.6), `replication` (3.5, 10.2), `reading` (6.4), `lease` (6.4.1), `transfer` (3.10), `compaction` and `chunks` (chapter 5); `message` is what
 //! members say to each other, `codec` the same in bytes. `machine` is what a group agrees on; it knows nothing of how.
 
+mod chunks;
 mod codec;
+mod compaction;
 mod configuration;
 mod consensus;
 mod election;
@@ -52,12 +54,14 @@ mod snapshot;
 mod tests;
 mod transfer;
 
+pub use chunks::MAX_SNAPSHOT_BYTES;
 pub use codec::{DecodeError, MAX_MESSAGE_BYTES};
 pub use configuration::{Configuration, ConfigurationError, MAX_MEMBERS, MAX_VOTERS};
 pub use consensus::{Consensus, Effect, Refusal, RequestId, Role, Standing, Status};
 pub use entry::{
     Entry, HardState, Index, MAX_COMMAND_BYTES, MemberId, Payload, PersistToken, Term,
 };
+pub use log::MAX_TAIL;
 #[cfg(feature = "mutants")]
 #[doc(hidden)]
 pub use mutation::Mutation;

@@ -8,10 +8,14 @@
 //!           tag 4 Accepted   round:64  matched:64
 //!           tag 5 Rejected   round:64  previous:64  hint:64  hint_term:64
 //!           tag 6 TimeoutNow released:8
+//!           tag 7 Chunk      round:64  index:64  term:64  total:32  offset:32  length:32  bytes  then, if offset is 0, members
+//!           tag 8 Received   round:64  index:64  bytes:32
 //!
 //! entry     = term:64  kind:8  body              its index is that of its place: previous + 1, previous + 2, ...
-//!             kind 0 noop | 1 command, length:32 bytes | 2 configuration, voters  outgoing  learners
+//!             kind 0 noop | 1 command, length:32 bytes | 2 configuration, members
+//! members   = voters  outgoing  learners  nodes
 //! voters, outgoing, learners = count:8  count × member:64, ascending
+//! nodes     = count:8  count × (member:64  length:16  name), ascending, each one of the members
 //! ```
 //!
 //! Tags and numbers are append-only: a number, once given, keeps its meaning. Bytes behind the last part are refused, so
@@ -21,10 +25,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::chunks::{CHUNK_BYTES, Chunk, MAX_SNAPSHOT_BYTES};
 use super::configuration::{Configuration, MAX_MEMBERS};
 use super::entry::{Entry, MAX_COMMAND_BYTES, MemberId, Payload};
 use super::log::{MAX_BATCH, MAX_BATCH_BYTES};
 use super::message::{Cause, Message, Packet};
+use crate::identity::{MAX_NODE_NAME_BYTES, NodeName};
 use crate::input::Short;
 
 const VERSION: u8 = 1;
@@ -35,9 +41,14 @@ const APPEND: u8 = 3;
 const ACCEPTED: u8 = 4;
 const REJECTED: u8 = 5;
 const TIMEOUT_NOW: u8 = 6;
+const CHUNK: u8 = 7;
+const RECEIVED: u8 = 8;
 
 /// The most bytes in a message: a full batch, one more command, and 64 bytes for each entry's and the message's heads.
 pub const MAX_MESSAGE_BYTES: usize = MAX_BATCH_BYTES + MAX_COMMAND_BYTES + 64 * (MAX_BATCH + 2);
+
+/// The fewest bytes of a member's node: `a@b`.
+const MIN_NODE_BYTES: usize = 8 + 2 + 3;
 
 /// The fewest bytes of an entry.
 const MIN_ENTRY_BYTES: usize = 9;
@@ -106,7 +117,7 @@ impl fmt::Display for DecodeError {
             } => {
                 write!(f, "{count} {field} are too many, the limit is {limit}")
             }
-            What::Order => f.write_str("members are not in ascending order, or terms go back"),
+            What::Order => f.write_str("members, terms or offsets are not in order"),
             What::Configuration => f.write_str("the members make no configuration"),
             What::Elsewhere => f.write_str("it is for another group or another member"),
             What::Foreign(reason) => f.write_str(reason),
@@ -176,6 +187,27 @@ pub(super) fn encode(packet: &Packet) -> Vec<u8> {
             }
         }
         Message::TimeoutNow { released } => out.push(u8::from(*released)),
+        Message::Chunk { round, chunk } => {
+            for number in [*round, chunk.index, chunk.term] {
+                put(&mut out, number);
+            }
+            for number in [chunk.total, chunk.offset, chunk.bytes.len() as u32] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+            out.extend_from_slice(&chunk.bytes);
+            if let Some(configuration) = &chunk.configuration {
+                put_configuration(&mut out, configuration);
+            }
+        }
+        Message::Received {
+            round,
+            index,
+            bytes,
+        } => {
+            put(&mut out, *round);
+            put(&mut out, *index);
+            out.extend_from_slice(&bytes.to_be_bytes());
+        }
     }
     debug_assert!(
         out.len() <= MAX_MESSAGE_BYTES,
@@ -192,6 +224,8 @@ const fn tag(message: &Message) -> u8 {
         Message::Accepted { .. } => ACCEPTED,
         Message::Rejected { .. } => REJECTED,
         Message::TimeoutNow { .. } => TIMEOUT_NOW,
+        Message::Chunk { .. } => CHUNK,
+        Message::Received { .. } => RECEIVED,
     }
 }
 
@@ -210,10 +244,22 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
         }
         Payload::Configuration(configuration) => {
             out.push(2);
-            put_members(out, configuration.voters());
-            put_members(out, configuration.outgoing());
-            put_members(out, configuration.learners());
+            put_configuration(out, configuration);
         }
+    }
+}
+
+fn put_configuration(out: &mut Vec<u8>, configuration: &Configuration) {
+    put_members(out, configuration.voters());
+    put_members(out, configuration.outgoing());
+    put_members(out, configuration.learners());
+    let count = out.len();
+    out.push(0);
+    for (member, node) in configuration.nodes() {
+        put(out, member.0);
+        out.extend_from_slice(&(node.as_str().len() as u16).to_be_bytes());
+        out.extend_from_slice(node.as_str().as_bytes());
+        out[count] += 1;
     }
 }
 
@@ -375,6 +421,15 @@ impl<'a> Input<'a> {
             TIMEOUT_NOW => Message::TimeoutNow {
                 released: self.flag("released")?,
             },
+            CHUNK => Message::Chunk {
+                round: self.u64()?,
+                chunk: self.chunk()?,
+            },
+            RECEIVED => Message::Received {
+                round: self.u64()?,
+                index: self.u64()?,
+                bytes: self.u32()?,
+            },
             value => {
                 return Err(DecodeError {
                     what: What::Unknown {
@@ -396,17 +451,7 @@ impl<'a> Input<'a> {
                 let length = self.count("bytes of a command", length, MAX_COMMAND_BYTES, 1)?;
                 Payload::Command(Arc::from(self.take(length)?))
             }
-            2 => {
-                let at = self.at;
-                let (voters, outgoing) = (self.members()?, self.members()?);
-                let learners = self.members()?;
-                let made = Configuration::joint(voters, outgoing, learners);
-                let refused = |_| DecodeError {
-                    what: What::Configuration,
-                    at,
-                };
-                Payload::Configuration(made.map_err(refused)?)
-            }
+            2 => Payload::Configuration(self.configuration()?),
             value => {
                 let what = What::Unknown {
                     field: "kind of entry",
@@ -422,6 +467,63 @@ impl<'a> Input<'a> {
             index,
             term,
             payload,
+        })
+    }
+
+    fn configuration(&mut self) -> Result<Configuration, DecodeError> {
+        let at = self.at;
+        let refused = DecodeError {
+            what: What::Configuration,
+            at,
+        };
+        let (voters, outgoing) = (self.members()?, self.members()?);
+        let learners = self.members()?;
+        let made = Configuration::joint(voters, outgoing, learners).map_err(|_| refused)?;
+        let count = usize::from(self.byte()?);
+        let count = self.count("nodes", count, MAX_MEMBERS, MIN_NODE_BYTES)?;
+        let mut nodes: Vec<(MemberId, NodeName)> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let member = self.member()?;
+            if nodes.last().is_some_and(|&(before, _)| before >= member) {
+                return Err(self.error(What::Order));
+            }
+            let length = usize::from(u16::from_be_bytes(self.array()?));
+            let length = self.count("bytes of a node name", length, MAX_NODE_NAME_BYTES, 1)?;
+            let name = core::str::from_utf8(self.take(length)?).map_err(|_| refused)?;
+            let node = NodeName::parse(name).map_err(|_| refused)?;
+            if !made.contains(member) {
+                return Err(refused);
+            }
+            nodes.push((member, node));
+        }
+        Ok(made.on_nodes(nodes))
+    }
+
+    fn chunk(&mut self) -> Result<Chunk, DecodeError> {
+        let (index, term) = (self.u64()?, self.u64()?);
+        let (total, offset) = (self.u32()?, self.u32()?);
+        self.count("bytes of a snapshot", total as usize, MAX_SNAPSHOT_BYTES, 0)?;
+        let length = self.u32()? as usize;
+        let length = self.count("bytes of a part", length, CHUNK_BYTES, 1)?;
+        if offset
+            .checked_add(length as u32)
+            .is_none_or(|end| end > total)
+            || index == u64::MAX
+        {
+            return Err(self.error(What::Order));
+        }
+        let bytes = self.take(length)?.to_vec();
+        let configuration = match offset {
+            0 => Some(self.configuration()?),
+            _ => None,
+        };
+        Ok(Chunk {
+            index,
+            term,
+            total,
+            offset,
+            configuration,
+            bytes,
         })
     }
 
@@ -457,12 +559,22 @@ mod tests {
     }
 
     fn samples() -> Vec<Packet> {
-        let joint =
-            Configuration::joint([MemberId(1), MemberId(4)], [MemberId(1)], [MemberId(9)]).unwrap();
+        let node = |name| NodeName::parse(name).unwrap();
+        let joint = Configuration::joint([MemberId(1), MemberId(4)], [MemberId(1)], [MemberId(9)])
+            .unwrap()
+            .on_nodes([(MemberId(1), node("a@b")), (MemberId(9), node("c@d"))]);
+        let chunk = |offset: u32, configuration| Chunk {
+            index: 9,
+            term: 2,
+            total: 6,
+            offset,
+            configuration,
+            bytes: vec![1, 2, 3],
+        };
         let payloads = [
             Payload::Noop,
             Payload::Command(Arc::from(*b"abc")),
-            Payload::Configuration(joint),
+            Payload::Configuration(joint.clone()),
         ];
         let entries = payloads
             .into_iter()
@@ -509,6 +621,19 @@ mod tests {
                 hint_term: 1,
             },
             Message::TimeoutNow { released: true },
+            Message::Chunk {
+                round: 4,
+                chunk: chunk(0, Some(joint)),
+            },
+            Message::Chunk {
+                round: 4,
+                chunk: chunk(3, None),
+            },
+            Message::Received {
+                round: 4,
+                index: 9,
+                bytes: 6,
+            },
         ]
         .map(packet)
         .into()
@@ -596,7 +721,13 @@ mod tests {
     #[test]
     fn the_longest_message_is_within_the_limit() {
         let members = |from: u64, count: u64| (from..from + count).map(MemberId);
-        let wide = Configuration::joint(members(0, 9), members(9, 9), members(18, 46)).unwrap();
+        let long = |member: MemberId| {
+            let name = alloc::format!("{}@{}", member.0 + 100, "ÿ".repeat(251));
+            (member, NodeName::parse(&name).unwrap())
+        };
+        let wide = Configuration::joint(members(0, 9), members(9, 9), members(18, 46))
+            .unwrap()
+            .on_nodes(members(0, 64).map(long));
         let mut entries: Vec<Entry> = Vec::new();
         let mut weight = 0;
         while weight + Payload::Configuration(wide.clone()).weight() <= MAX_BATCH_BYTES {
@@ -615,6 +746,62 @@ mod tests {
             commit: 0,
             entries,
         }));
+        assert!(!bytes.is_empty() && bytes.len() <= MAX_MESSAGE_BYTES);
+        let chunk = Chunk {
+            index: 9,
+            term: 2,
+            total: MAX_SNAPSHOT_BYTES as u32,
+            offset: 0,
+            configuration: Some(wide),
+            bytes: vec![7; CHUNK_BYTES],
+        };
+        let longest = packet(Message::Chunk { round: 1, chunk });
+        let bytes = encode(&longest);
         assert!(bytes.len() <= MAX_MESSAGE_BYTES);
+        assert_eq!(decode(&bytes), Ok(longest));
+    }
+
+    #[test]
+    fn a_part_of_a_snapshot_is_within_what_was_announced() {
+        let chunk = |total, offset| {
+            let bytes = vec![7; 3];
+            let configuration = None;
+            let (index, term) = (9, 2);
+            let chunk = Chunk {
+                index,
+                term,
+                total,
+                offset,
+                configuration,
+                bytes,
+            };
+            decode(&encode(&packet(Message::Chunk { round: 1, chunk })))
+        };
+        assert!(chunk(6, 3).is_ok());
+        assert_eq!(chunk(6, 4).unwrap_err().what, What::Order);
+        assert_eq!(chunk(u32::MAX, u32::MAX).unwrap_err().what, {
+            What::Limit {
+                field: "bytes of a snapshot",
+                count: u32::MAX as usize,
+                limit: MAX_SNAPSHOT_BYTES,
+            }
+        });
+    }
+
+    #[test]
+    fn a_node_belongs_to_a_member() {
+        let configuration = Configuration::new([MemberId(1)], []).unwrap();
+        let mut bytes = Vec::new();
+        put_configuration(&mut bytes, &configuration);
+        bytes.pop();
+        bytes.push(1);
+        put(&mut bytes, 2);
+        bytes.extend_from_slice(b"\0\x03a@b");
+        let read = Input::new(&bytes).configuration();
+        assert_eq!(read.unwrap_err().what, What::Configuration);
+        let at = bytes.len() - 13;
+        bytes[at..at + 8].copy_from_slice(&1_u64.to_be_bytes());
+        let read = Input::new(&bytes).configuration().unwrap();
+        assert_eq!(read.node(MemberId(1)).unwrap().as_str(), "a@b");
     }
 }

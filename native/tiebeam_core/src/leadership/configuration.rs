@@ -126,6 +126,11 @@ impl Configuration {
         self.nodes.get(&member)
     }
 
+    /// Those of which the node is known, in order.
+    pub fn nodes(&self) -> impl Iterator<Item = (MemberId, &NodeName)> + '_ {
+        self.nodes.iter().map(|(&member, node)| (member, node))
+    }
+
     /// The member on a node.
     pub fn member_on(&self, node: &NodeName) -> Option<MemberId> {
         let found = self.nodes.iter().find(|(_, name)| *name == node);
@@ -175,6 +180,12 @@ impl Configuration {
     /// An upper bound of how many members there are.
     pub(super) fn count(&self) -> usize {
         self.voters.len() + self.outgoing.len() + self.learners.len()
+    }
+
+    /// How many bytes it takes in a message, roughly.
+    pub(super) fn weight(&self) -> usize {
+        let nodes = self.nodes.values().map(|node| 10 + node.as_str().len());
+        8 * self.count() + nodes.sum::<usize>()
     }
 
     /// The greatest value that a majority has reached, of both halves if there are two.

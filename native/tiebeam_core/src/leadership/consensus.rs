@@ -75,7 +75,9 @@ pub trait Consensus {
     ) -> Result<(), Refusal>;
 
     /// `state` is the machine with everything that was given to [`Effect::Apply`] so far, and nothing else. The engine writes it as a [`Snapshot`]
-    /// and drops the beginning of the log, except for what members that are a little behind still need.
+    /// and drops the beginning of the log, except for what members that are a little behind still need ([`Settings::tail`](super::Settings::tail)).
+    /// Without an effect if nothing was applied since the last time, and if `state` has more than
+    /// [`MAX_SNAPSHOT_BYTES`](super::MAX_SNAPSHOT_BYTES): no other member could receive it.
     fn compact(&mut self, now: Instant, state: Arc<[u8]>);
 
     /// What a leader knows of another member's log; `None` if this member does not lead, or knows no such member.
@@ -105,7 +107,7 @@ pub enum Effect {
     /// Write to disk, then tell [`Consensus::persisted`] its token.
     Persist(Write),
     /// The machine of this member is to be replaced by this one: it was behind what others keep of the log (5.1). What is applied next follows it. It
-    /// is on disk already, or will be with the next write.
+    /// is on disk already, or will be with the next write. At the start of an engine it is the first effect, if the disk has a snapshot.
     Restore(Snapshot),
     /// Bytes for another member. Best effort.
     Send {

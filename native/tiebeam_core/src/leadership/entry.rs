@@ -66,7 +66,7 @@ impl Payload {
         match self {
             Self::Noop => 0,
             Self::Command(bytes) => bytes.len(),
-            Self::Configuration(configuration) => 8 * configuration.count(),
+            Self::Configuration(configuration) => configuration.weight(),
         }
     }
 }

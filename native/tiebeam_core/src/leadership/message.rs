@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::chunks::Chunk;
 use super::entry::{Entry, Index, MemberId, Term};
 
 /// One message on its way.
@@ -58,6 +59,18 @@ pub(super) enum Message {
     TimeoutNow {
         /// The sender held no lease when it sent this, nor does anybody else; it takes none again in this term.
         released: bool,
+    },
+    /// A part of a snapshot (5.1).
+    Chunk {
+        /// As in [`Message::Append`].
+        round: u64,
+        chunk: Chunk,
+    },
+    /// The answer: the sender has the first so many bytes of the snapshot at `index`.
+    Received {
+        round: u64,
+        index: Index,
+        bytes: u32,
     },
 }
 

@@ -2,7 +2,9 @@
 
 use alloc::collections::VecDeque;
 
+use super::chunks::Sending;
 use super::entry::Index;
+use super::snapshot::Snapshot;
 use crate::time::Instant;
 
 /// The most batches that are sent ahead of their answers: with 64 KiB each, four megabytes.
@@ -27,7 +29,7 @@ pub(super) struct Progress {
 }
 
 /// How entries are sent to a member.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Pace {
     /// Where the logs agree is being searched: one batch, then wait for its answer, or for the next heartbeat.
     Probe {
@@ -36,6 +38,8 @@ pub(super) enum Pace {
     },
     /// The logs agree: batches are sent one after the other. Each is known by its last index.
     Pipeline(VecDeque<Index>),
+    /// It needs what the log does not have any more: a snapshot is on its way, and no entries.
+    Snapshot(Sending),
 }
 
 impl Progress {
@@ -51,11 +55,17 @@ impl Progress {
         }
     }
 
+    /// The log does not have its next entry any more, but `snapshot` stands for that.
+    pub(super) fn fall_back(&mut self, snapshot: &Snapshot) {
+        self.pace = Pace::Snapshot(Sending::new(snapshot.clone()));
+    }
+
     /// Another batch may be sent.
     pub(super) fn may_send(&self) -> bool {
         match &self.pace {
             Pace::Probe { waiting } => !waiting,
             Pace::Pipeline(batches) => batches.len() < MAX_IN_FLIGHT,
+            Pace::Snapshot(_) => false,
         }
     }
 
@@ -67,6 +77,7 @@ impl Progress {
                 batches.push_back(last);
                 self.next = last + 1;
             }
+            Pace::Snapshot(_) => debug_assert!(false, "entries follow the snapshot"),
         }
     }
 
@@ -81,6 +92,8 @@ impl Progress {
                     batches.pop_front();
                 }
             }
+            Pace::Snapshot(sending) if sending.index() > self.matched => {}
+            Pace::Snapshot(_) => self.pace = Pace::Pipeline(VecDeque::new()),
         }
     }
 
@@ -90,22 +103,25 @@ impl Progress {
         let stale = match self.pace {
             Pace::Pipeline(_) => previous <= self.matched,
             Pace::Probe { .. } => previous + 1 != self.next,
+            Pace::Snapshot(_) => true,
         };
         if stale {
             return false;
         }
         self.next = match self.pace {
-            Pace::Pipeline(_) => self.matched + 1,
+            Pace::Pipeline(_) | Pace::Snapshot(_) => self.matched + 1,
             Pace::Probe { .. } => previous.min(hint + 1).max(self.matched + 1),
         };
         self.pace = Pace::Probe { waiting: false };
         true
     }
 
-    /// A heartbeat is due: a probe whose answer was lost is repeated.
-    pub(super) fn beat(&mut self) {
-        if let Pace::Probe { waiting } = &mut self.pace {
-            *waiting = false;
+    /// A heartbeat is due: a probe whose answer was lost is repeated, and so is a part of a snapshot. `latest` is the leader's own.
+    pub(super) fn beat(&mut self, latest: Option<&Snapshot>) {
+        match &mut self.pace {
+            Pace::Probe { waiting } => *waiting = false,
+            Pace::Pipeline(_) => {}
+            Pace::Snapshot(sending) => sending.beat(latest),
         }
     }
 }

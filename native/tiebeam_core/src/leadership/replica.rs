@@ -6,7 +6,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::chunks::Incoming;
 use super::codec::{self, DecodeError};
+use super::compaction::Unwritten;
 use super::configuration::Configuration;
 use super::consensus::{Consensus, Effect, Refusal, RequestId, Role, Standing, Status};
 use super::election::Poll;
@@ -16,7 +18,7 @@ use super::message::{Message, Packet};
 use super::mutation::{Mutation, Switched};
 use super::replication::Lead;
 use super::settings::{Settings, SettingsError};
-use super::snapshot::{Restored, Write};
+use super::snapshot::{Restored, Snapshot, Write};
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -38,10 +40,17 @@ pub enum RestoreError {
         /// The one that did.
         found: Index,
     },
-    /// The terms of the log go back, or the log has a term that the member never saw.
+    /// The terms of the log go back, or the log or the snapshot has a term that the member never saw, or they have different ones.
     Terms {
         /// Where.
         index: Index,
+    },
+    /// The log ends before its snapshot does, and the snapshot was not put in its place.
+    Short {
+        /// Where the log ends.
+        last: Index,
+        /// Where the snapshot ends.
+        snapshot: Index,
     },
 }
 
@@ -59,11 +68,57 @@ impl fmt::Display for RestoreError {
                 "the term of entry {index} is impossible; \
                  remove this member from the group and add it as a new one"
             ),
+            Self::Short { last, snapshot } => write!(
+                f,
+                "the log ends with entry {last}, its snapshot with {snapshot}; \
+                 remove this member from the group and add it as a new one"
+            ),
         }
     }
 }
 
 impl core::error::Error for RestoreError {}
+
+/// What is on disk is what one member can have written: `purged ≤ snapshot ≤ last`, without gaps, with terms that grow.
+fn check(restored: &Restored) -> Result<(), RestoreError> {
+    let (mut expected, mut term) = (1, 0);
+    let snapshot = restored.snapshot.as_ref();
+    if let Some(snapshot) = snapshot {
+        if snapshot.term > restored.hard.term {
+            let index = snapshot.index;
+            return Err(RestoreError::Terms { index });
+        }
+        match restored.entries.first() {
+            Some(first) if first.index > snapshot.index => {
+                (expected, term) = (snapshot.index + 1, snapshot.term);
+            }
+            Some(first) => expected = first.index.max(1),
+            None => {}
+        }
+    }
+    for (entry, expected) in restored.entries.iter().zip(expected..) {
+        if entry.index != expected {
+            return Err(RestoreError::Gap {
+                expected,
+                found: entry.index,
+            });
+        }
+        let other = snapshot.is_some_and(|snapshot| {
+            (snapshot.index == entry.index) && (snapshot.term != entry.term)
+        });
+        if entry.term < term || entry.term > restored.hard.term || other {
+            return Err(RestoreError::Terms { index: entry.index });
+        }
+        term = entry.term;
+    }
+    match (restored.entries.last(), snapshot) {
+        (Some(last), Some(snapshot)) if last.index < snapshot.index => Err(RestoreError::Short {
+            last: last.index,
+            snapshot: snapshot.index,
+        }),
+        _ => Ok(()),
+    }
+}
 
 /// Why a member stopped for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,8 +185,16 @@ pub struct Replica {
     /// An answer to the leader that waits for the disk: its round.
     pub(super) owed: Option<u64>,
     pub(super) log: Log,
+    /// What stands for the beginning of the log, and for what others may still need of it.
+    pub(super) snapshot: Option<Snapshot>,
+    /// It is in no write yet.
+    pub(super) unwritten: Option<Unwritten>,
+    /// A snapshot of the leader of this term that has arrived in part.
+    pub(super) incoming: Option<Incoming>,
     pub(super) commit: Index,
     pub(super) applied: Index,
+    /// Up to here the driver has taken what there is to apply.
+    pub(super) handed: Index,
     pub(super) election_at: Instant,
     /// Proposals of this member that are not applied, and when they are given up because it no longer leads.
     pub(super) proposals: BTreeMap<Index, (Term, RequestId)>,
@@ -157,22 +220,12 @@ impl Replica {
         restored: Restored,
     ) -> Result<Self, RestoreError> {
         settings.check().map_err(RestoreError::Settings)?;
-        let mut term = 0;
-        for (entry, expected) in restored.entries.iter().zip(1..) {
-            if entry.index != expected {
-                return Err(RestoreError::Gap {
-                    expected,
-                    found: entry.index,
-                });
-            }
-            if entry.term < term || entry.term > restored.hard.term {
-                return Err(RestoreError::Terms { index: entry.index });
-            }
-            term = entry.term;
-        }
+        check(&restored)?;
         let switched = settings.switched();
         let lived = restored.hard != HardState::default();
-        let log = Log::restored(founding, restored.entries);
+        let snapshot = restored.snapshot;
+        let log = Log::restored(founding, snapshot.as_ref(), restored.entries);
+        let commit = snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
         let mut replica = Self {
             random: Random::from_seed(settings.seed),
             switched,
@@ -191,13 +244,17 @@ impl Replica {
             verified: 0,
             owed: None,
             log,
-            commit: 0,
-            applied: 0,
+            unwritten: None,
+            incoming: None,
+            commit,
+            applied: commit,
+            handed: 0,
             election_at: now,
             proposals: BTreeMap::new(),
             proposals_until: None,
             confirmed_reads: VecDeque::new(),
-            effects: VecDeque::new(),
+            effects: snapshot.iter().cloned().map(Effect::Restore).collect(),
+            snapshot,
             gated: VecDeque::new(),
             settings,
         };
@@ -258,6 +315,8 @@ impl Replica {
             self.set_hard(HardState { term, vote: None });
             self.verified = 0;
             self.owed = None;
+            // Another leader's snapshot of the same entry may be made of other bytes.
+            self.incoming = None;
         }
         self.leader = leader;
         if let Part::Leader(lead) = core::mem::replace(&mut self.part, Part::Follower) {
@@ -282,6 +341,7 @@ impl Replica {
         self.leader = None;
         self.give_up_proposals(0);
         self.gated.clear();
+        self.incoming = None;
         self.effects.push_back(Effect::Stopped(fault));
     }
 
@@ -335,7 +395,7 @@ impl Replica {
     }
 
     fn save(&mut self) {
-        if !self.hard_unsaved && !self.log.is_unsaved() {
+        if !self.hard_unsaved && !self.log.is_unsaved() && self.unwritten.is_none() {
             return;
         }
         let token = self.next_token;
@@ -349,15 +409,20 @@ impl Replica {
                 .filter(|_| !self.switched.off(Mutation::VoteNotPersisted));
             hard = Some(HardState { vote, ..self.hard });
         }
+        if self.unwritten == Some(Unwritten::Installed) {
+            self.log.save_installed(token);
+        }
         let entries = self.log.save(token);
-        self.effects.push_back(Effect::Persist(Write {
+        let mut write = Write {
             token,
             hard,
             snapshot: None,
             purge: 0,
             truncate: None,
             entries,
-        }));
+        };
+        self.save_snapshot(&mut write);
+        self.effects.push_back(Effect::Persist(write));
     }
 
     fn apply(&mut self) {
@@ -494,6 +559,12 @@ impl Consensus for Replica {
                 self.on_rejected(from, term, round, previous, (hint, hint_term));
             }
             Message::TimeoutNow { released } => self.on_timeout_now(from, term, released),
+            Message::Chunk { round, chunk } => self.on_chunk(from, term, round, chunk),
+            Message::Received {
+                round,
+                index,
+                bytes,
+            } => self.on_received(from, term, round, index, bytes),
         }
         Ok(())
     }
@@ -546,12 +617,20 @@ impl Consensus for Replica {
         Err(self.not_leader())
     }
 
-    fn compact(&mut self, now: Instant, _state: Arc<[u8]>) {
+    fn compact(&mut self, now: Instant, state: Arc<[u8]>) {
         self.advance(now);
+        self.take_snapshot(state);
     }
 
-    fn progress(&self, _who: MemberId) -> Option<Standing> {
-        None
+    fn progress(&self, who: MemberId) -> Option<Standing> {
+        let Part::Leader(lead) = &self.part else {
+            return None;
+        };
+        let progress = lead.others.get(&who)?;
+        Some(Standing {
+            matched: progress.matched,
+            heard: progress.answered_sent,
+        })
     }
 
     fn forget_leader(&mut self, now: Instant, who: MemberId) {
@@ -583,7 +662,13 @@ impl Consensus for Replica {
         if self.effects.is_empty() {
             self.flush();
         }
-        self.effects.pop_front()
+        let effect = self.effects.pop_front();
+        match &effect {
+            Some(Effect::Apply { entry, .. }) => self.handed = entry.index,
+            Some(Effect::Restore(snapshot)) => self.handed = snapshot.index,
+            _ => {}
+        }
+        effect
     }
 
     fn status(&self) -> Status {

@@ -5,12 +5,11 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
+use super::chunks::Chunk;
 use super::entry::{Entry, Index, MemberId, Payload, Term};
 use super::message::Message;
 use super::mutation::Mutation;
-#[cfg(test)]
-use super::progress::Pace;
-use super::progress::Progress;
+use super::progress::{Pace, Progress};
 use super::reading::PendingRead;
 use super::replica::{Fault, Part, Replica};
 use super::transfer::Transfer;
@@ -41,6 +40,13 @@ pub(super) struct Lead {
     pub(super) beat_at: Instant,
     pub(super) reads: VecDeque<PendingRead>,
     pub(super) transfer: Option<Transfer>,
+}
+
+/// What is sent to one member.
+enum Parcel {
+    /// Entries behind an index, or none: a heartbeat.
+    Entries(Index, Vec<Entry>),
+    Chunk(Chunk),
 }
 
 impl Lead {
@@ -130,25 +136,36 @@ impl Replica {
 
     /// Sends what can be sent.
     pub(super) fn replicate(&mut self) {
+        self.fall_back();
         let Part::Leader(lead) = &mut self.part else {
             return;
         };
         let (last, beat) = (self.log.last(), core::mem::take(&mut lead.beat));
-        let mut out: Vec<(MemberId, Index, Vec<Entry>)> = Vec::new();
+        let mut out: Vec<(MemberId, Parcel)> = Vec::new();
         for (&to, progress) in &mut lead.others {
             if beat {
-                progress.beat();
+                progress.beat(self.snapshot.as_ref());
             }
             let before = out.len();
+            if let Pace::Snapshot(sending) = &mut progress.pace {
+                while let Some(chunk) = sending.next_chunk() {
+                    out.push((to, Parcel::Chunk(chunk)));
+                }
+                // A heartbeat behind nothing: it agrees with every log.
+                if out.len() == before && beat {
+                    out.push((to, Parcel::Entries(0, Vec::new())));
+                }
+                continue;
+            }
             while progress.next <= last && progress.may_send() {
                 let (previous, batch) = (progress.next - 1, self.log.batch(progress.next));
                 progress.sent(batch.last().map_or(previous, |entry| entry.index));
-                out.push((to, previous, batch));
+                out.push((to, Parcel::Entries(previous, batch)));
             }
             if out.len() > before || beat || progress.told < self.commit.min(progress.matched) {
                 progress.told = self.commit;
                 if out.len() == before {
-                    out.push((to, progress.next - 1, Vec::new()));
+                    out.push((to, Parcel::Entries(progress.next - 1, Vec::new())));
                 }
             }
         }
@@ -156,22 +173,54 @@ impl Replica {
             return;
         }
         let (round, commit) = (lead.next_round(self.now), self.commit);
-        for (to, previous, entries) in out {
-            let Some(previous_term) = self.log.term_at(previous) else {
-                debug_assert!(false, "next is at most one behind the end");
-                continue;
+        for (to, parcel) in out {
+            let message = match parcel {
+                Parcel::Chunk(chunk) => Message::Chunk { round, chunk },
+                Parcel::Entries(previous, entries) => {
+                    let before_all = (previous == 0).then_some(0);
+                    let Some(previous_term) = before_all.or(self.log.term_at(previous)) else {
+                        debug_assert!(false, "next is in the log or at most one behind its end");
+                        continue;
+                    };
+                    Message::Append {
+                        round,
+                        previous,
+                        previous_term,
+                        commit,
+                        entries,
+                    }
+                }
             };
-            self.send(
-                to,
-                Message::Append {
-                    round,
-                    previous,
-                    previous_term,
-                    commit,
-                    entries,
-                },
-            );
+            self.send(to, message);
         }
+    }
+
+    /// Somebody says that it leads in `term`, and may: then it is followed. Otherwise it is told the term, if its own is over.
+    pub(super) fn hear_leader(
+        &mut self,
+        from: MemberId,
+        term: Term,
+        round: u64,
+        previous: Index,
+    ) -> bool {
+        if term < self.hard.term {
+            let reject = Message::Rejected {
+                round,
+                previous,
+                hint: 0,
+                hint_term: 0,
+            };
+            self.send(from, reject);
+            return false;
+        }
+        let usurper = self.leader.is_some_and(|leader| leader != from);
+        if term == self.hard.term && (matches!(self.part, Part::Leader(_)) || usurper) {
+            return false; // There is one leader in a term: whoever says this is not of this protocol.
+        }
+        self.follow(term, Some(from));
+        self.heard = Some(self.now);
+        self.forgotten = false;
+        true
     }
 
     pub(super) fn on_append(
@@ -183,32 +232,18 @@ impl Replica {
         commit: Index,
         entries: Vec<Entry>,
     ) {
-        if term < self.hard.term {
-            // The answer tells the sender that its term is over.
-            let reject = Message::Rejected {
-                round,
-                previous: previous.0,
-                hint: 0,
-                hint_term: 0,
-            };
-            self.send(from, reject);
+        if entries.last().is_some_and(|entry| entry.term > term)
+            || !self.hear_leader(from, term, round, previous.0)
+        {
             return;
         }
-        let in_same_term = term == self.hard.term;
-        let usurper = self.leader.is_some_and(|leader| leader != from);
-        if in_same_term && (matches!(self.part, Part::Leader(_)) || usurper)
-            || entries.last().is_some_and(|entry| entry.term > term)
-        {
-            return; // There is one leader in a term: whoever says this is not of this protocol.
-        }
-        self.follow(term, Some(from));
-        self.heard = Some(self.now);
-        self.forgotten = false;
+        // What this member has no longer is committed, so every later leader has it too (3.6.3).
+        let purged = previous.0 < self.log.base();
         let agrees = match self.log.term_at(previous.0) {
             Some(found) => {
                 found == previous.1 || self.switched.off(Mutation::AppendIgnoresPrevious)
             }
-            None => false,
+            None => purged,
         };
         if !agrees {
             let (hint, hint_term) = self.log.possible_agreement(previous.0, previous.1);
@@ -226,6 +261,9 @@ impl Replica {
         }
         let upto = previous.0 + entries.len() as Index;
         for entry in entries {
+            if entry.index < self.log.base() {
+                continue;
+            }
             match self.log.term_at(entry.index) {
                 Some(found) if found == entry.term => continue,
                 Some(_) if self.switched.off(Mutation::KeepsConflicts) => continue,
@@ -252,6 +290,11 @@ impl Replica {
         };
         self.commit = self.commit.max(commit.min(bound));
         let heartbeat = upto == previous.0;
+        self.acknowledge(from, round, upto, heartbeat);
+    }
+
+    /// The log is the leader's up to `upto`: it is told so once that is on disk, and `at_once` what is on disk already.
+    pub(super) fn acknowledge(&mut self, leader: MemberId, round: u64, upto: Index, at_once: bool) {
         let stored = if self.switched.off(Mutation::AckBeforePersist) {
             self.log.last()
         } else {
@@ -261,9 +304,9 @@ impl Replica {
             self.owed = Some(self.owed.map_or(round, |owed| owed.max(round)));
         }
         // A heartbeat is answered even while the disk is slow: the leader is heard.
-        if upto <= stored || heartbeat {
+        if upto <= stored || at_once {
             self.send(
-                from,
+                leader,
                 Message::Accepted {
                     round,
                     matched: self.verified.min(stored),
@@ -287,7 +330,13 @@ impl Replica {
     }
 
     /// Somebody answered in this term: the leader was heard when it sent `round`.
-    fn answered(&mut self, from: MemberId, term: Term, round: u64) -> Option<&mut Progress> {
+    /// Says whether this round or a later one was answered before.
+    pub(super) fn answered(
+        &mut self,
+        from: MemberId,
+        term: Term,
+        round: u64,
+    ) -> Option<(&mut Progress, bool)> {
         if term > self.hard.term {
             self.follow(term, None);
             return None;
@@ -301,15 +350,16 @@ impl Replica {
         }
         let sent = lead.sent(round);
         let progress = lead.others.get_mut(&from)?;
+        let late = round <= progress.answered;
         progress.answered = progress.answered.max(round);
         progress.answered_sent = progress.answered_sent.max(sent);
         progress.arrived = Some(now);
-        Some(progress)
+        Some((progress, late))
     }
 
     pub(super) fn on_accepted(&mut self, from: MemberId, term: Term, round: u64, matched: Index) {
         let last = self.log.last();
-        let Some(progress) = self.answered(from, term, round) else {
+        let Some((progress, _)) = self.answered(from, term, round) else {
             return;
         };
         if matched > last {
@@ -330,7 +380,7 @@ impl Replica {
         hint: (Index, Term),
     ) {
         let (agreed, _) = self.log.possible_agreement(hint.0, hint.1);
-        let Some(progress) = self.answered(from, term, round) else {
+        let Some((progress, _)) = self.answered(from, term, round) else {
             return;
         };
         progress.rejected(previous, agreed);

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::entry::MemberId;
+use super::log::MAX_TAIL;
 use super::mutation::Switched;
 use crate::time::Duration;
 
@@ -19,6 +20,9 @@ pub struct Settings {
     /// The shortest time without a leader after which a member stands for election; the longest is twice that (3.4). Four
     /// heartbeats or more.
     pub election: Duration,
+    /// How many entries of those that a snapshot stands for are kept, for members that are a little behind; at most
+    /// [`MAX_TAIL`](super::MAX_TAIL).
+    pub tail: usize,
     /// Decides the randomised timeouts (3.4). Different for each member.
     pub seed: u64,
     /// The rule that a test has switched off.
@@ -66,6 +70,7 @@ impl Settings {
             group,
             heartbeat: Duration::from_millis(50),
             election: Duration::from_millis(200),
+            tail: MAX_TAIL,
             seed,
             #[cfg(feature = "mutants")]
             mutation: None,

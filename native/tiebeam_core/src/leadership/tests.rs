@@ -7,4 +7,5 @@ mod logs;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod reads;
+mod snapshots;
 mod transfers;

@@ -1,15 +1,19 @@
 //! A few members whose messages arrive at once, unless the test says otherwise.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::leadership::codec::decode;
 use crate::leadership::message::{Message, Packet};
 use crate::leadership::{
-    Configuration, Consensus, Effect, Entry, HardState, MemberId, Payload, PersistToken, Refusal,
-    Replica, RequestId, Restored, Role, Settings, Write,
+    Configuration, Consensus, Effect, Entry, MemberId, Payload, PersistToken, Refusal, Replica,
+    RequestId, Restored, Role, Settings, Write,
 };
 use crate::time::{Duration, Instant};
+
+/// How often a message arrives.
+type Filter = Box<dyn FnMut(&Packet) -> usize>;
 
 /// Members 1 to n of one group.
 pub(super) struct Group {
@@ -18,6 +22,8 @@ pub(super) struct Group {
     pub(super) disks: BTreeMap<u64, Restored>,
     /// Messages from the first to the second are lost.
     pub(super) cut: BTreeSet<(u64, u64)>,
+    /// How often each message that is not cut off arrives; once without one.
+    pub(super) filter: Option<Filter>,
     /// Writes of these are confirmed only by [`Group::sync`].
     pub(super) slow: BTreeSet<u64>,
     pub(super) unsynced: BTreeMap<u64, Vec<Effect>>,
@@ -25,6 +31,8 @@ pub(super) struct Group {
     pub(super) seen: BTreeMap<u64, Vec<Effect>>,
     /// Every message that was sent, lost ones included.
     pub(super) sent: Vec<Packet>,
+    /// How many entries a member keeps that its snapshot stands for.
+    pub(super) tail: usize,
     requests: u64,
     starts: u64,
     founding: Configuration,
@@ -37,10 +45,12 @@ impl Group {
             members: BTreeMap::new(),
             disks: BTreeMap::new(),
             cut: BTreeSet::new(),
+            filter: None,
             slow: BTreeSet::new(),
             unsynced: BTreeMap::new(),
             seen: BTreeMap::new(),
             sent: Vec::new(),
+            tail: 0,
             requests: 0,
             starts: 0,
             founding: Configuration::new((1..=count).map(MemberId), []).unwrap(),
@@ -64,8 +74,10 @@ impl Group {
         let settings = Settings {
             #[cfg(feature = "mutants")]
             mutation: super::mutants::SWITCHED.get(),
+            tail: self.tail,
             ..Settings::lan(MemberId(id), 7, 100 * self.starts + id)
         };
+        self.seen.remove(&id);
         let disk = self.disks.entry(id).or_default().clone();
         let replica = Replica::new(self.now, settings, self.founding.clone(), disk).unwrap();
         self.members.insert(id, replica);
@@ -122,52 +134,64 @@ impl Group {
     fn carry_out(&mut self, id: u64, effect: Effect) {
         match effect {
             Effect::Send { to, bytes } => {
-                self.sent.push(decode(&bytes).unwrap());
+                let packet = decode(&bytes).unwrap();
+                let times = self.filter.as_mut().map_or(1, |filter| filter(&packet));
+                self.sent.push(packet);
                 if !self.cut.contains(&(id, to.0))
                     && let Some(member) = self.members.get_mut(&to.0)
                 {
-                    member.receive(self.now, &bytes).unwrap();
+                    for _ in 0..times {
+                        member.receive(self.now, &bytes).unwrap();
+                    }
                 }
             }
             Effect::Persist(_) if self.slow.contains(&id) => {
                 self.unsynced.entry(id).or_default().push(effect);
             }
-            Effect::Persist(Write {
-                token,
-                hard,
-                entries,
-                ..
-            }) => {
-                self.write(id, hard, entries);
-                let now = self.now;
+            Effect::Persist(write) => {
+                let (token, now) = (write.token, self.now);
+                self.write(id, write);
                 self.replica(id).persisted(now, token);
             }
             other => self.seen.entry(id).or_default().push(other),
         }
     }
 
-    fn write(&mut self, id: u64, hard: Option<HardState>, entries: Vec<Entry>) {
+    fn write(&mut self, id: u64, write: Write) {
         let disk = self.disks.entry(id).or_default();
-        disk.hard = hard.unwrap_or(disk.hard);
-        if let Some(first) = entries.first() {
-            disk.entries.truncate(first.index as usize - 1);
+        disk.hard = write.hard.unwrap_or(disk.hard);
+        let taken = write.snapshot.is_some();
+        disk.snapshot = write.snapshot.or(disk.snapshot.take());
+        let replaced = write.entries.first().map(|first| first.index);
+        for from in write.truncate.into_iter().chain(replaced) {
+            disk.entries.retain(|entry| entry.index < from);
         }
-        disk.entries.extend(entries);
+        disk.entries.extend(write.entries);
+        disk.entries.retain(|entry| entry.index > write.purge);
+        // purged ≤ snapshot ≤ last
+        let snapshot = disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        let last = disk.entries.last().map_or(snapshot, |entry| entry.index);
+        assert!(write.purge <= snapshot && snapshot <= last);
+        if taken {
+            assert!(self.members[&id].status().commit >= snapshot);
+        }
+    }
+
+    /// The machine of `id` is the commands that it applied, and its engine is told so.
+    pub(super) fn compact(&mut self, id: u64) {
+        let state = self.applied(id).join("\n");
+        let now = self.now;
+        self.replica(id).compact(now, state.into_bytes().into());
+        self.settle();
     }
 
     /// The slow disk of `id` is done with everything.
     pub(super) fn sync(&mut self, id: u64) {
         let mut last = PersistToken(0);
         for effect in self.unsynced.remove(&id).unwrap_or_default() {
-            if let Effect::Persist(Write {
-                token,
-                hard,
-                entries,
-                ..
-            }) = effect
-            {
-                self.write(id, hard, entries);
-                last = token;
+            if let Effect::Persist(write) = effect {
+                last = write.token;
+                self.write(id, write);
             }
         }
         let now = self.now;
@@ -220,21 +244,27 @@ impl Group {
         Ok(request)
     }
 
-    /// The commands that `id` applied, in order.
+    /// The commands that `id` applied in this life, in order, and those that its snapshot stands for.
     pub(super) fn applied(&self, id: u64) -> Vec<&str> {
-        let seen = self.seen.get(&id).into_iter().flatten();
-        seen.filter_map(|effect| match effect {
-            Effect::Apply {
-                entry:
-                    Entry {
-                        payload: Payload::Command(bytes),
-                        ..
-                    },
-                ..
-            } => Some(core::str::from_utf8(bytes).unwrap()),
-            _ => None,
-        })
-        .collect()
+        let mut applied = Vec::new();
+        for effect in self.seen.get(&id).into_iter().flatten() {
+            match effect {
+                Effect::Restore(snapshot) => {
+                    let text = core::str::from_utf8(&snapshot.state).unwrap();
+                    applied = text.split('\n').filter(|line| !line.is_empty()).collect();
+                }
+                Effect::Apply {
+                    entry:
+                        Entry {
+                            payload: Payload::Command(bytes),
+                            ..
+                        },
+                    ..
+                } => applied.push(core::str::from_utf8(bytes).unwrap()),
+                _ => {}
+            }
+        }
+        applied
     }
 
     pub(super) fn saw(&self, id: u64, effect: &Effect) -> bool {
