@@ -98,6 +98,9 @@ impl Cluster {
             ) => {}
             (_, Event::Connected { to, visible }) => {
                 self.registry.connected(now, &to, &mut self.outputs);
+                if let Some(group) = &mut self.group {
+                    group.connected(now, &to);
+                }
                 self.membership.connected(now, to, visible, actions);
             }
             (_, Event::Disconnected { from }) => {
@@ -251,7 +254,7 @@ impl Cluster {
         })
     }
 
-    /// When to step with [`Event::Woke`] if nothing happens before; `None` once this node has left.
+    /// When to step with [`Event::Woke`] if nothing happens before; `None` once this node has left, and handed over what it led.
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::New => Some(Instant::ZERO),
@@ -260,7 +263,12 @@ impl Cluster {
                 let deadlines = [self.membership.deadline(), self.registry.deadline(), group];
                 deadlines.into_iter().flatten().min()
             }
-            Phase::Left => self.membership.deadline(),
+            // Until the group has handed over.
+            Phase::Left => {
+                let group = self.group.as_ref().and_then(Group::deadline);
+                let deadlines = [self.membership.deadline(), group];
+                deadlines.into_iter().flatten().min()
+            }
         }
     }
 

@@ -37,14 +37,21 @@ impl Replica {
     }
 
     pub(super) fn lease_token(&self, now: Instant) -> Option<Term> {
+        let (term, until) = self.lease(now)?;
+        (until > now).then_some(term)
+    }
+
+    /// The term in which this member leads, and until when it may say so if nothing else happens; it may not if that is
+    /// over. `None`: it does not lead, or not alone.
+    pub fn lease(&self, now: Instant) -> Option<(Term, Instant)> {
         let Part::Leader(lead) = &self.part else {
             return None;
         };
         if self.switched.off(Mutation::RoleIsLease) {
-            return Some(self.hard.term);
+            return Some((self.hard.term, Instant::from_micros(u64::MAX)));
         }
-        let holds = self.contact()? + self.settings.lease() > now;
+        let until = self.contact()? + self.settings.lease();
         let alone = now >= lead.exclusive_from && !lead.released;
-        (holds && alone && self.commit >= lead.first).then_some(self.hard.term)
+        (alone && self.commit >= lead.first).then_some((self.hard.term, until))
     }
 }

@@ -228,6 +228,13 @@ impl Command {
         Ok(out.0)
     }
 
+    /// Whose command `bytes` are, and which of its requests: without reading the rest, and right only if the rest is.
+    pub fn origin(bytes: &[u8]) -> Option<(SessionId, u64)> {
+        let mut input = Input::new(bytes);
+        let _version_and_tag = input.take(2).ok()?;
+        Some((SessionId(input.u64().ok()?), input.u64().ok()?))
+    }
+
     /// Reads one command that is all of `bytes`.
     ///
     /// # Errors
@@ -256,6 +263,33 @@ impl Command {
 }
 
 impl Operation {
+    /// Whether all parts are short enough.
+    ///
+    /// # Errors
+    ///
+    /// A part is too long.
+    pub fn check(&self) -> Result<(), CommandError> {
+        match self {
+            Self::Tick | Self::Open { .. } | Self::KeepAlive | Self::Close => Ok(()),
+            Self::Put { key, value, expect } => {
+                check("key", key, MAX_KEY_BYTES)?;
+                check("value", value, MAX_VALUE_BYTES)?;
+                expect.check()
+            }
+            Self::Delete { key, expect } => {
+                check("key", key, MAX_KEY_BYTES)?;
+                expect.check()
+            }
+            Self::Acquire { name, value, .. } => {
+                check("name", name, MAX_NAME_BYTES)?;
+                check("value", value, MAX_VALUE_BYTES)
+            }
+            Self::Renew { name, .. } | Self::Release { name, .. } => {
+                check("name", name, MAX_NAME_BYTES)
+            }
+        }
+    }
+
     const fn tag(&self) -> u8 {
         match self {
             Self::Tick => 1,
@@ -267,6 +301,15 @@ impl Operation {
             Self::Acquire { .. } => 7,
             Self::Renew { .. } => 8,
             Self::Release { .. } => 9,
+        }
+    }
+}
+
+impl Expect {
+    fn check(&self) -> Result<(), CommandError> {
+        match self {
+            Self::Anything | Self::Revision(_) => Ok(()),
+            Self::Value(value) => check("value", value, MAX_VALUE_BYTES),
         }
     }
 }
