@@ -38,7 +38,8 @@ defmodule Bench.Beam do
         metadata: "",
         evict: false,
         entries_per_scope: 1024,
-        timing: Native.timing(:lan)
+        timing: Native.timing(:lan),
+        leadership: nil
       })
 
     Native.step(core, 0, [:woke])

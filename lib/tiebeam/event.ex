@@ -24,6 +24,7 @@ defmodule Tiebeam.Event do
   | `[:tiebeam, :refused]` | `%{count: 1}` | `:node`, `:identity` |
   | `[:tiebeam, :stalled]` | `%{milliseconds: late}` | |
   | `[:tiebeam, :health]` | `%{multiplier: multiplier}` | |
+  | `[:tiebeam, :leader]` | `%{term: term}` | `:node`, the leader or `nil` |
   | `[:tiebeam, :broadcast]` | `%{bytes: size}` | `:node` |
   """
 
@@ -83,5 +84,7 @@ defmodule Tiebeam.Event do
 
   def from_notice({change, %Member{}}) when change in [:refreshed, :forgotten], do: nil
   def from_notice({:ignored, _node, _why}), do: nil
+  def from_notice({:foreign_group, _node}), do: nil
+  def from_notice({:group_stopped, _why}), do: nil
   def from_notice(notice), do: notice
 end

@@ -1,6 +1,6 @@
 defmodule Tiebeam.Native do
   @moduledoc false
-  # The core as NIFs. Only `Tiebeam.Server` and `Tiebeam.Options` call them. The Rust side of these types is
+  # The core as NIFs. Only `Tiebeam.Server`, `Tiebeam.Options` and `Tiebeam.Leadership.Store` call them. The Rust side of these types is
   # `native/tiebeam_nif/src/terms.rs`; what they mean is documented in `native/tiebeam_core`.
 
   @on_load :load
@@ -18,8 +18,25 @@ defmodule Tiebeam.Native do
           metadata: binary,
           evict: boolean,
           entries_per_scope: pos_integer,
-          timing: timing
+          timing: timing,
+          leadership: part | nil
         }
+
+  @typedoc "This node's part in the group that agrees on a leader; `voters` are nodes, or how many."
+  @type part :: %{
+          voters: [node] | pos_integer,
+          profile: :lan | :fast | :wan,
+          session_ttl: pos_integer | nil,
+          stored: {:memory, member :: non_neg_integer} | loaded
+        }
+
+  @typedoc "What the disk had. One core is made from it."
+  @opaque loaded :: reference
+
+  @typedoc "What is to be written to disk."
+  @opaque pending :: reference
+
+  @opaque store :: reference
 
   @typedoc "How often things happen; durations in milliseconds."
   @type timing :: %{
@@ -47,9 +64,16 @@ defmodule Tiebeam.Native do
           | {:exited, encoded}
           | {:checked, id :: non_neg_integer, alive :: boolean}
           | {:resolved, id :: non_neg_integer, :older | :younger | :neither}
+          | {:persisted, token :: non_neg_integer}
+          | {:unpersisted, why :: String.t()}
           | :woke
 
-  @type command :: {:set_metadata, binary} | {:broadcast, binary} | registry_command | :leave
+  @type command ::
+          {:set_metadata, binary}
+          | {:broadcast, binary}
+          | registry_command
+          | {:leadership, group_command, timeout :: non_neg_integer}
+          | :leave
 
   @typedoc "A term in the external term format."
   @type encoded :: binary
@@ -61,6 +85,61 @@ defmodule Tiebeam.Native do
           | {:update, scope :: atom, name :: encoded, meta :: encoded}
           | {:join, scope :: atom, group :: encoded, pid :: encoded, meta :: encoded}
           | {:leave, scope :: atom, group :: encoded, pid :: encoded}
+
+  @typedoc "Keys are bytes, values and names terms in the external term format."
+  @type group_command ::
+          {:put, key :: binary, value :: encoded, expect}
+          | {:delete, key :: binary, expect}
+          | {:get, key :: binary, read}
+          | {:list, prefix :: binary, after_key :: binary | nil, limit :: non_neg_integer, read}
+          | {:watch, id :: non_neg_integer, prefix :: binary}
+          | {:unwatch, id :: non_neg_integer}
+          | {:acquire, kind, name :: encoded, value :: encoded, ttl :: non_neg_integer | nil, pid :: encoded,
+             wait :: boolean}
+          | {:renew, kind, name :: encoded, token :: non_neg_integer, ttl :: non_neg_integer}
+          | {:release, kind, name :: encoded, token :: non_neg_integer}
+          | {:holder, kind, name :: encoded, read}
+          | :members
+          | {:step_down, node | nil}
+          | {:add_voter | :remove_voter, node}
+          | :force_new_group
+
+  @type expect :: :anything | {:revision, non_neg_integer} | {:value, encoded}
+  @type read :: :linear | :local | {:at_least, non_neg_integer}
+  @type kind :: :lock | :singleton | :name
+  @type stored :: {revision :: pos_integer, value :: encoded}
+
+  @type group_answer ::
+          {:done, non_neg_integer}
+          | {:differs, revision :: non_neg_integer}
+          | {:held, value :: encoded | nil, token :: pos_integer}
+          | :not_held
+          | {:value, stored | nil}
+          | {:values, [{key :: binary, stored}], more :: boolean}
+          | {:holder, {token :: pos_integer, value :: encoded} | nil}
+          | {:members, [map]}
+          | :no_leader
+          | :unknown
+          | {:busy, limit :: pos_integer}
+          | {:too_long, part :: atom, bytes :: non_neg_integer, limit :: pos_integer}
+          | {:full, :sessions | :outstanding | :store | :claims}
+          | {:no_member, node}
+          | {:refused, why :: String.t()}
+          | :stopped
+
+  @type group_output ::
+          {:row,
+           {:put, key :: binary, revision :: pos_integer, value :: encoded}
+           | {:deleted, key :: binary}
+           | {:claimed, kind, name :: encoded, token :: pos_integer, value :: encoded}
+           | {:freed, kind, name :: encoded, token :: pos_integer}}
+          | {:led, term :: non_neg_integer, node | nil}
+          | {:lease, term :: non_neg_integer, until :: non_neg_integer | nil}
+          | {:lost, pid :: encoded, kind, name :: encoded, token :: pos_integer}
+          | {:watched, id :: non_neg_integer, key :: binary, value :: encoded | nil, revision :: pos_integer}
+          | {:members, voters :: [node], learners :: [node]}
+          | {:foreign, node}
+          | {:stopped, :fault | :disk | :left, why :: String.t()}
 
   @type on_conflict :: :exit | :notify | :standby
 
@@ -76,6 +155,8 @@ defmodule Tiebeam.Native do
           | {:resolve, id :: non_neg_integer, older :: entry, younger :: entry}
           | {:check, id :: non_neg_integer, pid :: encoded}
           | {:answer, call :: non_neg_integer, answer}
+          | {:persist, token :: non_neg_integer, pending}
+          | {:leadership, group_output}
           | {:notify, notice}
 
   @type key :: {scope :: atom, name :: encoded}
@@ -91,6 +172,8 @@ defmodule Tiebeam.Native do
   @type answer ::
           :left
           | :done
+          | {:leadership, group_answer}
+          | :no_group
           | {:too_long, bytes :: non_neg_integer, limit :: pos_integer}
           | {:busy, limit :: pos_integer}
           | {:taken, pid :: encoded, node}
@@ -137,4 +220,20 @@ defmodule Tiebeam.Native do
 
   @spec metrics(cluster) :: Tiebeam.metrics()
   def metrics(_cluster), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc """
+  Opens the disk in `directory`, and reads all of it. `fresh` is who the node is if nothing was ever written. Runs on a dirty
+  scheduler.
+  """
+  @spec store_open(directory :: Path.t(), node :: String.t(), cluster :: String.t(), fresh :: non_neg_integer) ::
+          {:ok, {store, loaded}} | {:error, why :: String.t()}
+  def store_open(_directory, _node, _cluster, _fresh), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "Makes writes durable, in order, all of them or none. Runs on a dirty scheduler."
+  @spec store_write(store, [pending]) :: :ok | {:error, why :: String.t()}
+  def store_write(_store, _pending), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "Closes the disk; it can be opened again at once."
+  @spec store_close(store) :: :ok
+  def store_close(_store), do: :erlang.nif_error(:nif_not_loaded)
 end

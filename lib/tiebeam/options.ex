@@ -79,8 +79,27 @@ defmodule Tiebeam.Options do
        "Close the connection to a member that is dead, so that links, monitors and `:global` hear of it in seconds " <>
          "instead of a minute (OTP's net ticks). Only where this node sees a majority of the members, is itself " <>
          "well, and nothing came over that connection since; see `t:Tiebeam.Event.contest/0`. Otherwise a member that hangs " <>
-         "stays a suspect until its connection ends."}
+         "stays a suspect until its connection ends."},
+    voters:
+      {:nodes, [],
+       "The nodes that agree on a leader, an odd number of them, at most nine: more than half must be there for `Tiebeam.Leader`, " <>
+         "`Tiebeam.KV` and `Tiebeam.Lock` to work. The same on all nodes, also on those that do not vote, which follow. It " <>
+         "counts when the group is founded; later `Tiebeam.Leader.add_voter/2` and `remove_voter/2` change who votes."},
+    expect:
+      {:count, 0,
+       "Instead of `:voters`: the first so many nodes that see each other vote. Fewer than twice as many may be started before the " <>
+         "group is there: two halves of a network would found two, which refuse each other."},
+    data_dir:
+      {:directory, :memory,
+       "Where this node keeps what the group agreed on: a directory of its own. With `:memory` it keeps nothing when its VM ends, and " <>
+         "returns as a new member; if more than half of the voters end at once, all is lost."},
+    session_ttl:
+      {:milliseconds, {:profile, "3000 / 3000 / 15000"},
+       "How long what a node's processes hold (locks, singletons, strong names) outlives a node that is gone without a word, 500 ms to a day."}
   ]
+
+  # Milliseconds; as in the core.
+  @session_ttl 500..86_400_000
 
   @type t :: %{
           name: atom,
@@ -91,13 +110,27 @@ defmodule Tiebeam.Options do
           timing: Native.timing(),
           metadata: binary,
           entries_per_scope: pos_integer,
-          evict: boolean
+          evict: boolean,
+          voters: [node],
+          expect: non_neg_integer,
+          data_dir: :memory | Path.t(),
+          session_ttl: pos_integer | nil
         }
 
   @doc "The options with their defaults, or an `ArgumentError` that says which one is wrong and how."
   @spec validate!(keyword) :: t
   def validate!(options) do
     options = options |> validate!(@schema, "") |> complete()
+
+    if options.voters != [] and options.expect > 0 do
+      raise ArgumentError,
+            "the options :voters and :expect exclude each other: name the voters, or say how many there are"
+    end
+
+    unless options.session_ttl == nil or options.session_ttl in @session_ttl do
+      raise ArgumentError,
+            "the option :session_ttl must be from 500 to 86400000 ms, it is #{options.session_ttl}"
+    end
 
     case Native.new(settings(options)) do
       {:ok, _cluster} -> options
@@ -119,9 +152,30 @@ defmodule Tiebeam.Options do
       metadata: options.metadata,
       evict: options.evict,
       entries_per_scope: options.entries_per_scope,
-      timing: options.timing
+      timing: options.timing,
+      leadership: leadership(options)
     }
   end
+
+  @doc "Whether this node takes part in the group that agrees on a leader."
+  @spec leadership?(t) :: boolean
+  def leadership?(options), do: options.voters != [] or options.expect > 0
+
+  # A node without a disk has a new identity in the group at each start: it may have voted.
+  defp leadership(options) do
+    if leadership?(options) do
+      %{
+        voters: if(options.expect > 0, do: options.expect, else: options.voters),
+        profile: options.profile,
+        session_ttl: options.session_ttl,
+        stored: {:memory, fresh_member()}
+      }
+    end
+  end
+
+  @doc "A new identity in the group."
+  @spec fresh_member() :: non_neg_integer
+  def fresh_member, do: :binary.decode_unsigned(:crypto.strong_rand_bytes(8))
 
   @doc "The documentation of all options, in Markdown."
   @spec docs() :: String.t()
@@ -185,6 +239,10 @@ defmodule Tiebeam.Options do
   defp valid?(:string, value), do: is_binary(value) and String.valid?(value)
   defp valid?(:nodes, value), do: is_list(value) and Enum.all?(value, &valid?(:atom, &1))
   defp valid?(:binary, value), do: is_binary(value)
+
+  defp valid?(:directory, value),
+    do: value == :memory or (is_binary(value) and value != "" and String.valid?(value))
+
   defp valid?(:boolean, value), do: is_boolean(value)
   defp valid?(:profile, value), do: value in @profiles
   # What the core can take; it judges the range.
@@ -195,6 +253,7 @@ defmodule Tiebeam.Options do
   defp describe(:string), do: "a string"
   defp describe(:nodes), do: "a list of node names"
   defp describe(:binary), do: "a binary"
+  defp describe(:directory), do: ":memory or a path"
   defp describe(:boolean), do: "true or false"
   defp describe(:profile), do: ":lan, :fast or :wan"
   defp describe(:count), do: "a number"

@@ -112,6 +112,17 @@ defmodule Tiebeam.Reporter do
     )
   end
 
+  defp log({:foreign_group, node}, cluster) do
+    Logger.warning(
+      "#{cluster}: #{node} agrees on a leader with a group that was founded apart from this one; the two refuse each other. " <>
+        "Stop the nodes of one of them, remove their data directories and start them again"
+    )
+  end
+
+  defp log({:group_stopped, why}, cluster) do
+    Logger.error("#{cluster}: this node takes no part in its group any more: #{why}")
+  end
+
   defp log(_notice, _cluster), do: :ok
 
   defp execute(event, cluster) do
@@ -120,6 +131,8 @@ defmodule Tiebeam.Reporter do
   end
 
   defp describe({:member, change, member}), do: {[:member, change], %{count: 1}, %{member: member}}
+
+  defp describe({:leader, node, term}), do: {[:leader], %{term: term}, %{node: node}}
 
   defp describe({:contested, member, reason}),
     do: {[:contested], %{count: 1}, %{member: member, reason: reason}}

@@ -26,10 +26,12 @@ defmodule Tiebeam.Server do
   # | `{:join, scope, group, pid}`, and with `meta`; `{:leave, scope, group, pid}` | as for names |
   # | `{:names, scope}` | `[{name, pid, meta}]` |
   # | `{:groups, scope}` | `[{group, [{pid, meta}]}]` |
+  #
+  # What is asked about the leader, keys and locks is in `Tiebeam.Leadership.Question`.
 
   use GenServer
 
-  alias Tiebeam.{Connection, Error, Event, Member, Native, Options, Registry, Reporter, Table}
+  alias Tiebeam.{Connection, Error, Event, Leadership, Member, Native, Options, Registry, Reporter, Table}
   alias Tiebeam.Registry.{Driver, Question}
 
   # Messages taken at once. Keeps the turn at a few hundred microseconds in a cluster of a hundred nodes.
@@ -61,8 +63,9 @@ defmodule Tiebeam.Server do
   # The core was made for the name `node`; its time is in microseconds since `origin`; it was woken at `flushed`. `timer` is a pair of the deadline
   # and its timer. `calls` wait for an answer of the core, `subscribers` have a monitor and the number of events they
   # missed, `tasks` are `{:dial | :evict, node}`, `observations` are `{probe, node}`. `answered` are the answers
-  # to what the present event asked for. `names` is the state of `Tiebeam.Registry.Driver`.
-  @enforce_keys [:options, :reporter, :subscribers, :names]
+  # to what the present event asked for. `names` is the state of `Tiebeam.Registry.Driver`, `group` that of
+  # `Tiebeam.Leadership.Driver`.
+  @enforce_keys [:options, :reporter, :subscribers, :names, :group]
   defstruct @enforce_keys ++
               [:node, :core, :origin, :timer, refreshed: 0, flushed: 0, calls: %{}, next_call: 0] ++
               [tasks: %{}, observations: %{}, answered: []]
@@ -89,8 +92,20 @@ defmodule Tiebeam.Server do
     subscribers = Map.new(Table.subscribers(options.name), &{&1, {Process.monitor(&1), 0}})
     names = Driver.new(options.name)
 
-    {:ok,
-     start_core(%__MODULE__{options: options, reporter: reporter, subscribers: subscribers, names: names})}
+    group = Leadership.Driver.new(options, reporter)
+
+    state = %__MODULE__{
+      options: options,
+      reporter: reporter,
+      subscribers: subscribers,
+      names: names,
+      group: group
+    }
+
+    {:ok, start_core(state)}
+  rescue
+    # The disk cannot be read.
+    error in Error -> {:stop, error}
   end
 
   @impl true
@@ -130,6 +145,25 @@ defmodule Tiebeam.Server do
     {:reply, :ok, %{state | names: Driver.unsubscribe(state.names, caller)}}
   end
 
+  # Of this node only: a process that the command is about is watched.
+  def handle_call({:leadership, _command, _timeout, _pid} = request, {caller, _tag} = from, state)
+      when node(caller) == node(),
+      do: batch(state, [{:"$gen_call", from, request}])
+
+  def handle_call({:guard_lease, term}, {caller, _tag}, state) when node(caller) == node() do
+    {reply, group} = Leadership.Driver.guard(state.group, caller, term)
+    {:reply, reply, %{state | group: group}}
+  end
+
+  def handle_call({:subscribe_leader, pid}, _from, state) when is_pid(pid) do
+    {reply, group} = Leadership.Driver.subscribe(state.group, pid)
+    {:reply, reply, %{state | group: group}}
+  end
+
+  def handle_call({:unsubscribe_leader, pid}, _from, state) when is_pid(pid) do
+    {:reply, :ok, %{state | group: Leadership.Driver.unsubscribe(state.group, pid)}}
+  end
+
   # From any node: a request of a newer release must not bring the server down.
   def handle_call(request, from, state) do
     case Question.parse(request) do
@@ -153,7 +187,8 @@ defmodule Tiebeam.Server do
         {:reply, {:error, {:invalid, Registry.describe(reason)}}, state}
 
       nil ->
-        {:reply, {:error, :unknown_request}, state}
+        answer = Leadership.Question.answer(request, from, state.options.name, state.group.waiting)
+        with {:reply, reply} <- answer, do: {:reply, reply, state}, else: (:later -> {:noreply, state})
     end
   end
 
@@ -185,6 +220,17 @@ defmodule Tiebeam.Server do
     {:noreply, %{state | names: Driver.give_up(state.names, monitor)}}
   end
 
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state)
+      when is_map_key(state.group.monitors, monitor) do
+    {command, group} = Leadership.Driver.down(state.group, monitor)
+    state = %{state | group: group}
+    if command, do: ask(state, nil, {:leadership, command, 0}), else: {:noreply, state}
+  end
+
+  def handle_info({:tell_leader, pid}, state) do
+    {:noreply, %{state | group: Leadership.Driver.tell_again(state.group, pid)}}
+  end
+
   def handle_info({:DOWN, monitor, :process, pid, _reason} = message, state) do
     cond do
       state.names.watched[pid] == monitor ->
@@ -211,7 +257,8 @@ defmodule Tiebeam.Server do
   @impl true
   def terminate(reason, state) do
     # After a crash there is no farewell: a new core is about to take over.
-    if orderly?(reason), do: step(state, [{:asked, state.next_call, :leave}])
+    state = if orderly?(reason), do: step(state, [{:asked, state.next_call, :leave}]), else: state
+    Leadership.Driver.stop(state.group)
     :ok
   end
 
@@ -234,6 +281,8 @@ defmodule Tiebeam.Server do
       end
 
     settings = Options.settings(%{state.options | metadata: Table.metadata(name)})
+    origin = monotonic()
+    {settings, group} = Leadership.Driver.restart(state.group, settings, origin)
     {:ok, core} = Native.new(settings)
     state = cancel_timer(state)
     {registrations, names} = Driver.restart(state.names)
@@ -242,7 +291,8 @@ defmodule Tiebeam.Server do
       state
       | node: settings.node,
         core: core,
-        origin: monotonic(),
+        origin: origin,
+        group: group,
         refreshed: 0,
         flushed: -@gather,
         observations: %{}
@@ -297,6 +347,12 @@ defmodule Tiebeam.Server do
   defp drain(messages, left, %{observations: observations, names: %{watched: watched}} = state) do
     receive do
       {:"$gen_call", _from, {:registry, _command, _pid, _choice}} = message ->
+        drain([message | messages], left - 1, state)
+
+      {:"$gen_call", _from, {:leadership, _command, _timeout, _pid}} = message ->
+        drain([message | messages], left - 1, state)
+
+      {:tiebeam_store, _life, _what} = message ->
         drain([message | messages], left - 1, state)
 
       {:"$tiebeam", _node, _bytes} = message ->
@@ -359,6 +415,24 @@ defmodule Tiebeam.Server do
         {[], state}
     end
   end
+
+  defp event({:checked, {caller, _tag} = from, {:leadership, command, timeout, pid}}, state) do
+    # Whoever holds something is watched, as for names.
+    case Driver.asked(state.names, pid, nil) do
+      {:ok, names} ->
+        {command, group} = Leadership.Driver.asked(state.group, command, caller)
+        asked = {:leadership, command, timeout}
+        {call, state} = await_answer(%{state | names: names, group: group}, {from, asked})
+        {[{:asked, call, asked}], state}
+
+      error ->
+        GenServer.reply(from, error)
+        {[], state}
+    end
+  end
+
+  # Of the present core.
+  defp event({:tiebeam_store, life, what}, %{group: %{life: life}} = state), do: {[what], state}
 
   defp event({:DOWN, _monitor, :process, pid, _reason}, state) do
     {[{:exited, Registry.Name.encode_pid(pid)}], %{state | names: Driver.down(state.names, pid)}}
@@ -472,14 +546,34 @@ defmodule Tiebeam.Server do
   defp act({:evict, node}, state), do: evict(state, node, {:erlang, :disconnect_node, [node]})
   defp act({:evict_at, at, node}, state), do: evict(state, node, {Connection, :disconnect_at, [at, node]})
 
+  defp act({:persist, token, pending}, state) do
+    case Leadership.Driver.persist(state.group, token, pending) do
+      :done -> %{state | answered: [{:persisted, token} | state.answered]}
+      :later -> state
+    end
+  end
+
+  defp act({:leadership, output}, state) do
+    %{state | group: Leadership.Driver.act(state.group, output)}
+  end
+
   defp act({:answer, call, answer}, state) do
     {asked, calls} = Map.pop(state.calls, call)
     state = %{state | calls: calls}
+
+    state =
+      with {_from, {:leadership, command, _timeout}} <- asked,
+           do: %{state | group: Leadership.Driver.answered(state.group, command, answer)},
+           else: (_ -> state)
 
     case asked do
       {:again, lost} ->
         # Another process got the name while this node had none to show.
         if lost != nil and answer != :done, do: Driver.lost(state.names, lost, kept(answer))
+
+      # Of a process that ended.
+      {nil, _command} ->
+        :ok
 
       {from, command} ->
         # A server that takes over after a crash starts with it.
@@ -503,6 +597,7 @@ defmodule Tiebeam.Server do
   end
 
   defp reply(:leave, :left), do: :ok
+  defp reply({:leadership, _command, _timeout}, {:leadership, answer}), do: answer
   defp reply(_command, :done), do: :ok
   defp reply(:registry, {:taken, pid, _node}), do: {:error, {:taken, decode_pid(pid)}}
   defp reply(:registry, :exited), do: {:error, :noproc}

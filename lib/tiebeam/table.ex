@@ -5,11 +5,13 @@ defmodule Tiebeam.Table do
   #
   # | table | rows |
   # |---|---|
-  # | names (has the cluster's name) | `{{scope, name}, pid, meta, owner}`, `{{scope}, count}`, `{:process, atom}`, `{:members, table}`, `{:groups, table}` |
+  # | names (has the cluster's name) | `{{scope, name}, pid, meta, owner}`, `{{scope}, count}`, `{:process, atom}`, `{:members, table}`, `{:groups, table}`, `{:agreed, table}`, `{:leader, node, term}`, `{:lease, term, until}` |
   # | groups | `{{scope, group, pid}, meta, owner}` |
   # | members | `{node, member}`, `{{:vital, :health or :metrics}, map}`, `{{:option, key}, value}`, `{{:subscriber, pid}}`, `{{:watcher, pid}}`, `{{:choice, pid, scope, name}, on_conflict, resolve}` |
+  # | agreed | `{{:key, binary}, revision, value}`, `{{:lock or :singleton or :name, name}, token, pid, meta}` |
   #
-  # Those of names and groups are written by `Tiebeam.Registry.Driver`.
+  # Those of names and groups are written by `Tiebeam.Registry.Driver`, what a group agreed on by `Tiebeam.Leadership.Driver`, which
+  # keeps `{{:leader_subscriber, pid}}` and `{{:key_watcher, pid, prefix}}` among the members.
 
   alias Tiebeam.Member
 
@@ -18,8 +20,9 @@ defmodule Tiebeam.Table do
     :ets.new(name, [:named_table, :set, :public, read_concurrency: true])
     members = :ets.new(Tiebeam.Members, [:ordered_set, :public, read_concurrency: true])
     groups = :ets.new(Tiebeam.Groups, [:ordered_set, :public, read_concurrency: true])
+    agreed = :ets.new(Tiebeam.Agreed, [:ordered_set, :public, read_concurrency: true])
     :ets.insert(members, {{:option, :metadata}, metadata})
-    :ets.insert(name, [{:process, process}, {:members, members}, {:groups, groups}])
+    :ets.insert(name, [{:process, process}, {:members, members}, {:groups, groups}, {:agreed, agreed}])
     :ok
   end
 
@@ -98,6 +101,28 @@ defmodule Tiebeam.Table do
   @doc "The table of groups."
   @spec groups_of(atom) :: :ets.table()
   def groups_of(name), do: read(name, fn -> :ets.lookup_element(name, :groups, 2) end)
+
+  @doc "The table of what a group agreed on."
+  @spec agreed_of(atom) :: :ets.table()
+  def agreed_of(name), do: read(name, fn -> :ets.lookup_element(name, :agreed, 2) end)
+
+  @doc "Who leads, as far as this node knows."
+  @spec leader(atom) :: {node | nil, term :: non_neg_integer}
+  def leader(name) do
+    case read(name, fn -> :ets.lookup(name, :leader) end) do
+      [{:leader, node, term}] -> {node, term}
+      [] -> {nil, 0}
+    end
+  end
+
+  @doc "Until when this node may say that it leads, in the monotonic time of this VM."
+  @spec lease(atom) :: {term :: pos_integer, until :: integer} | nil
+  def lease(name) do
+    case read(name, fn -> :ets.lookup(name, :lease) end) do
+      [{:lease, term, until}] -> {term, until}
+      [] -> nil
+    end
+  end
 
   defp read(name, read) when is_atom(name) do
     read.()

@@ -14,7 +14,8 @@ defmodule Tiebeam.NativeTest do
     metadata: "",
     evict: false,
     entries_per_scope: 1024,
-    timing: Native.timing(:lan)
+    timing: Native.timing(:lan),
+    leadership: nil
   }
 
   defp new(settings \\ %{}) do

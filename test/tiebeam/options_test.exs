@@ -46,10 +46,12 @@ defmodule Tiebeam.OptionsTest do
       {[name: A, timing: 5], "expected :timing options to be a keyword list, got: 5"},
       {[name: A, names: B],
        "unknown or repeated option :names; the options are " <>
-         ":name, :cluster, :join, :process, :profile, :timing, :metadata, :entries_per_scope, :evict"},
+         ":name, :cluster, :join, :process, :profile, :timing, :metadata, :entries_per_scope, :evict, " <>
+         ":voters, :expect, :data_dir, :session_ttl"},
       {[name: A, name: B],
        "unknown or repeated option :name; the options are " <>
-         ":name, :cluster, :join, :process, :profile, :timing, :metadata, :entries_per_scope, :evict"},
+         ":name, :cluster, :join, :process, :profile, :timing, :metadata, :entries_per_scope, :evict, " <>
+         ":voters, :expect, :data_dir, :session_ttl"},
       {[name: A, profile: :slow], "expected the option :profile to be :lan, :fast or :wan, got: :slow"},
       {[name: A, metadata: :x], "expected the option :metadata to be a binary, got: :x"},
       {[name: A, evict: nil], "expected the option :evict to be true or false, got: nil"},
@@ -57,6 +59,11 @@ defmodule Tiebeam.OptionsTest do
        "expected the option :timing :gossip_fanout to be a number, got: -1"},
       {[name: A, timing: [sync_every: 1]],
        ~r/^unknown or repeated option :timing :sync_every; the options are/},
+      {[name: A, voters: :b@h], "expected the option :voters to be a list of node names, got: :b@h"},
+      {[name: A, voters: [:b@h], expect: 3],
+       "the options :voters and :expect exclude each other: name the voters, or say how many there are"},
+      {[name: A, data_dir: :disk], "expected the option :data_dir to be :memory or a path, got: :disk"},
+      {[name: A, session_ttl: 10], "the option :session_ttl must be from 500 to 86400000 ms, it is 10"},
       {:a, "expected options to be a keyword list, got: :a"}
     ]
 
@@ -96,7 +103,9 @@ defmodule Tiebeam.OptionsTest do
 
     timing = Map.keys(Tiebeam.Native.timing(:lan))
 
-    for option <- ~w(name cluster join process profile timing metadata evict)a ++ timing do
+    for option <-
+          ~w(name cluster join process profile timing metadata evict voters expect data_dir session_ttl)a ++
+            timing do
       assert docs =~ "- `:#{option}` ("
     end
   end

@@ -34,7 +34,8 @@ defmodule Tiebeam.ServerTest do
       metadata: "",
       evict: false,
       entries_per_scope: 1024,
-      timing: Native.timing(:lan)
+      timing: Native.timing(:lan),
+      leadership: nil
     }
   end
 

@@ -7,6 +7,7 @@
 //! A step takes microseconds per event, and the driver bounds its batches, so the NIFs run on normal schedulers.
 #![deny(unsafe_code)]
 
+mod leadership;
 mod registry;
 mod terms;
 

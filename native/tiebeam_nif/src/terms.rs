@@ -1,13 +1,14 @@
 //! The core's events, actions and members as Elixir terms. The typespecs are in `lib/tiebeam/native.ex`.
 
 use rustler::{Atom, Binary, Encoder, Env, Error, NewBinary, NifMap, NifResult, NifStruct, Term};
+use tiebeam_core::leadership::PersistToken;
 use tiebeam_core::registry::Limits;
 use tiebeam_core::{
     Action, Answer, CallId, Command, Config, Contest, Duration, Event, Health, Kind, Member,
     Metrics, NodeName, Notice, Status, Timing,
 };
 
-use crate::registry;
+use crate::{leadership, registry};
 
 mod atoms {
     rustler::atoms! {
@@ -15,10 +16,10 @@ mod atoms {
         lan, fast, wan,
         // Events.
         received, connected, disconnected, observed, sampled, asked, exited, checked, resolved, woke,
-        set_metadata, broadcast, leave,
+        persisted, unpersisted, set_metadata, broadcast, leave,
         // Actions.
         send, observe, sample, evict, evict_at, answer, notify,
-        done, too_long, busy,
+        done, too_long, busy, no_group,
         // Notices.
         up, down, left, refreshed, recovered, updated, contested, stalled, health, conflict,
         forgotten, refused, ignored,
@@ -41,6 +42,7 @@ pub(crate) struct Settings<'a> {
     evict: bool,
     entries_per_scope: usize,
     timing: Times,
+    leadership: Option<leadership::Part<'a>>,
 }
 
 /// [`Timing`]; durations are milliseconds, because timers of the BEAM are no finer.
@@ -129,6 +131,10 @@ impl Settings<'_> {
                 ..Limits::default()
             },
             timing: self.timing.into(),
+            leadership: self
+                .leadership
+                .map(|part| part.into_config(name))
+                .transpose()?,
             ..Config::new(name(self.node)?, self.creation, Kind::Beam)
         })
     }
@@ -150,6 +156,12 @@ pub(crate) fn event(term: Term<'_>) -> NifResult<Option<Event>> {
         } else if tag == atoms::exited() {
             let pid = registry::bytes(from)?;
             Ok(Some(Event::Exited { pid }))
+        } else if tag == atoms::persisted() {
+            let token = PersistToken(from.decode()?);
+            Ok(Some(Event::Persisted { token }))
+        } else if tag == atoms::unpersisted() {
+            let why = from.decode()?;
+            Ok(Some(Event::Unpersisted { why }))
         } else {
             Err(Error::BadArg)
         };
@@ -215,6 +227,9 @@ fn command(term: Term<'_>) -> NifResult<Command> {
     if let Some(command) = registry::command(term)? {
         return Ok(Command::Registry(command));
     }
+    if let Some(request) = leadership::request(term)? {
+        return Ok(Command::Leadership(request));
+    }
     let (tag, bytes) = term.decode::<(Atom, Term<'_>)>()?;
     if tag == atoms::set_metadata() {
         Ok(Command::SetMetadata(bytes_of(bytes)?))
@@ -257,8 +272,8 @@ pub(crate) fn action<'a>(env: Env<'a>, action: &Action) -> NifResult<Option<Term
                 Answer::TooLong { bytes, limit } => (atoms::too_long(), bytes, limit).encode(env),
                 Answer::Busy { limit } => (atoms::busy(), limit).encode(env),
                 Answer::Registry(answer) => registry::answer(env, answer)?,
-                // This node takes no part in a group.
-                Answer::Leadership(_) | Answer::NoGroup => atoms::left().encode(env),
+                Answer::Leadership(answer) => leadership::answer(env, answer)?,
+                Answer::NoGroup => atoms::no_group().encode(env),
             };
             (atoms::answer(), call.0, answer).encode(env)
         }
@@ -268,7 +283,8 @@ pub(crate) fn action<'a>(env: Env<'a>, action: &Action) -> NifResult<Option<Term
         Action::Resolve { id, older, younger } => {
             return registry::resolve(env, *id, older, younger);
         }
-        Action::Persist(_) | Action::Leadership(_) => return Ok(None),
+        Action::Persist(disk) => leadership::persist(env, disk),
+        Action::Leadership(output) => return leadership::output(env, output),
         Action::Check { id, pid } => registry::check(env, *id, pid),
         Action::Notify(notice) => (atoms::notify(), self::notice(env, notice)?).encode(env),
     }))
