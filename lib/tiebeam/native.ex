@@ -230,7 +230,7 @@ defmodule Tiebeam.Native do
   def store_open(_directory, _node, _cluster, _fresh), do: :erlang.nif_error(:nif_not_loaded)
 
   @doc "Makes writes durable, in order, all of them or none. Runs on a dirty scheduler."
-  @spec store_write(store, [pending]) :: :ok | {:error, why :: String.t()}
+  @spec store_write(store, [pending]) :: {:ok, count :: non_neg_integer} | {:error, why :: String.t()}
   def store_write(_store, _pending), do: :erlang.nif_error(:nif_not_loaded)
 
   @doc "Closes the disk; it can be opened again at once."

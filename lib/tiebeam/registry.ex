@@ -30,12 +30,27 @@ defmodule Tiebeam.Registry do
   - A name goes when its process ends, on all nodes; the names of a node go as soon as the node is known to be down, and come
     back when it does.
 
+  The scope `:strong` is the other choice: see [below](#module-the-scope-strong).
+
   ## Names, metadata, scopes
 
   A name is an atom, a UTF-8 binary, an integer, or a tuple or list of these; in the external term format it has at most 1,024
   bytes. Metadata is any term of at most 4,096 bytes; every node holds all of it. Names of different scopes have nothing to do
   with each other; a scope is an atom, and is there when it is used. The scope `:global` shows the names of OTP's `:global` to the
   look-ups.
+
+  ## The scope :strong
+
+  Names of this scope are agreed upon by the group of `Tiebeam.Leader`: a name is one process's at every instant, and registering needs a majority of
+  the voters. There are no conflicts. Look-ups read a table of this node, which may be a little old.
+
+      Tiebeam.Registry.register(MyApp.Cluster, "primary", self(), nil, scope: :strong)
+      {:via, Tiebeam.Registry, {MyApp.Cluster, :strong, "primary"}}
+
+  A name goes when its process ends, and when its node is gone or cut off for as long as the option `:session_ttl` of the cluster; then the process, if it still
+  runs, gets `{:tiebeam, cluster, {:lost, :name, name, token}}`, before anybody else can have the name. `token/2` is a number that grows with each
+  registration, by which others can refuse a process that does not know yet. Errors are also those of `t:Tiebeam.Leader.error/0`. Metadata cannot be changed, no
+  events are sent, and `register_async/5` and groups are not there.
 
   ## From other nodes
 
@@ -72,11 +87,14 @@ defmodule Tiebeam.Registry do
   import Kernel, except: [send: 2]
 
   alias Tiebeam.{Error, Table}
-  alias Tiebeam.Registry.Name
+  alias Tiebeam.Registry.{Name, Strong}
 
   # The pause between two attempts of `register_with_retry/5`, in milliseconds.
   @retry_first 10
   @retry_max 500
+
+  # How long a registration in the scope `:strong` waits for a majority, in milliseconds: as a call.
+  @strong_timeout 5_000
 
   # How often a name that was taken and is free a moment later is tried for again: each time another process had it.
   @max_attempts 10
@@ -103,9 +121,10 @@ defmodule Tiebeam.Registry do
     entries as it may.
   - `{:noconnection, node}`, `{:too_many_guests, limit}` - of processes of nodes that have no registry.
   - `:left` - this node has left the cluster.
+  - in the scope `:strong` also what `t:Tiebeam.Leader.error/0` says; `:unknown` has the meaning of that one when registering.
   """
   @type error ::
-          {:taken, pid}
+          {:taken, pid | nil}
           | :unknown
           | :noproc
           | Name.invalid()
@@ -113,7 +132,7 @@ defmodule Tiebeam.Registry do
           | {:scope_full | :scopes_full | :full, limit :: pos_integer}
           | {:noconnection, node}
           | {:too_many_guests, limit :: pos_integer}
-          | :left
+          | Tiebeam.Leader.error()
 
   @typedoc "A name in OTP's sense, behind `{:via, Tiebeam.Registry, _}`."
   @type via ::
@@ -152,9 +171,15 @@ defmodule Tiebeam.Registry do
   def register(cluster, name, pid, metadata \\ nil, options \\ []) when is_pid(pid) do
     options = options!(options, [:scope, :on_conflict, :resolve])
 
-    with :ok <- local(pid),
-         {:ok, request} <- request(:register, options[:scope] || :default, name, pid, metadata, options),
-         do: call(cluster, request)
+    with :ok <- local(pid) do
+      if options[:scope] == :strong do
+        Strong.register(cluster, name, pid, metadata, @strong_timeout)
+      else
+        with {:ok, request} <-
+               request(:register, options[:scope] || :default, name, pid, metadata, options),
+             do: call(cluster, request)
+      end
+    end
   end
 
   @doc """
@@ -204,7 +229,7 @@ defmodule Tiebeam.Registry do
     left = deadline - now()
 
     case register.() do
-      {:error, {:taken, holder}} when left > 0 ->
+      {:error, {:taken, holder}} when left > 0 and is_pid(holder) ->
         monitor = Process.monitor(holder)
         # Those who wait for one name must not all come at once.
         pause_now = min(left, pause + :rand.uniform(pause))
@@ -238,6 +263,12 @@ defmodule Tiebeam.Registry do
   def unregister(cluster, name, options \\ []) do
     options = options!(options, [:scope, :pid])
 
+    if options[:scope] == :strong,
+      do: Strong.unregister(cluster, name, options[:pid], @strong_timeout),
+      else: unregister_eventual(cluster, name, options)
+  end
+
+  defp unregister_eventual(cluster, name, options) do
     with {:ok, request} <- request(:unregister, options[:scope] || :default, name, options[:pid]),
          do: call(cluster, request)
   end
@@ -278,6 +309,10 @@ defmodule Tiebeam.Registry do
 
   defp find(_cluster, :global, name), do: with(:undefined <- :global.whereis_name(name), do: nil)
 
+  defp find(cluster, :strong, name) do
+    with {pid, _meta, _token} <- Strong.row(cluster, name), do: pid
+  end
+
   defp find(cluster, scope, name) do
     case :ets.lookup(cluster, {scope, name}) do
       [{_key, pid, _meta, _owner}] when node(pid) != node() -> pid
@@ -300,6 +335,7 @@ defmodule Tiebeam.Registry do
   def lookup(cluster, name, options \\ []) do
     case scope!(options) do
       :global -> with pid when is_pid(pid) <- find(cluster, :global, name), do: {pid, nil}
+      :strong -> with {pid, meta, _token} <- Strong.row(cluster, name), do: {pid, meta}
       scope -> row(cluster, scope, name)
     end
   end
@@ -317,9 +353,18 @@ defmodule Tiebeam.Registry do
   end
 
   @doc """
+  The token of a name of the scope `:strong`, or `nil`: a number that grows with each registration. As far as this node knows; reads a table and
+  never waits.
+  """
+  @spec token(Tiebeam.name(), name) :: pos_integer | nil
+  def token(cluster, name) do
+    with {_pid, _meta, token} <- Strong.row(cluster, name), do: token
+  end
+
+  @doc """
   Waits until somebody has a name. Options: `:timeout` in milliseconds or `:infinity` (default 5,000), and `:scope`.
 
-  Nothing is polled: the caller is answered when this node's table shows the name.
+  The caller is answered when this node's table shows the name. Only in the scope `:strong` does it look now and then.
 
       iex> Task.start(fn -> Tiebeam.Registry.register(MyApp.Cluster, "soon", Process.whereis(:init)) end)
       iex> {:ok, pid, nil} = Tiebeam.Registry.await(MyApp.Cluster, "soon")
@@ -339,9 +384,12 @@ defmodule Tiebeam.Registry do
       raise ArgumentError, "expected :timeout to be milliseconds or :infinity, got: #{inspect(timeout)}"
     end
 
-    with :ok <- Name.check_scope(scope),
-         {:ok, _bytes} <- Name.encode(name),
-         do: GenServer.call(Table.process(cluster), {:await, {scope, name}, timeout}, :infinity)
+    with :ok <- if(scope == :strong, do: :ok, else: Name.check_scope(scope)),
+         {:ok, _bytes} <- Name.encode(name) do
+      if scope == :strong,
+        do: Strong.await(cluster, name, timeout),
+        else: GenServer.call(Table.process(cluster), {:await, {scope, name}, timeout}, :infinity)
+    end
   end
 
   @doc """
@@ -354,6 +402,7 @@ defmodule Tiebeam.Registry do
   def count(cluster, options \\ []) do
     case scope!(options) do
       :global -> length(:global.registered_names())
+      :strong -> length(Strong.names(cluster))
       scope -> read(cluster, fn -> cluster |> :ets.lookup({scope}) |> counted() end)
     end
   end
@@ -372,6 +421,7 @@ defmodule Tiebeam.Registry do
   def names(cluster, options \\ []) do
     case scope!(options) do
       :global -> :global.registered_names()
+      :strong -> for {name, _pid, _meta} <- Strong.names(cluster), do: name
       scope -> select(cluster, [{{{scope, :"$1"}, :_, :_, :_}, [], [:"$1"]}])
     end
   end
@@ -381,7 +431,10 @@ defmodule Tiebeam.Registry do
   """
   @spec local_names(Tiebeam.name(), keyword) :: [name]
   def local_names(cluster, options \\ []) do
-    select(cluster, [{{{scope!(options), :"$1"}, :_, :_, node()}, [], [:"$1"]}])
+    case scope!(options) do
+      :strong -> for {name, pid, _meta} <- Strong.names(cluster), node(pid) == node(), do: name
+      scope -> select(cluster, [{{{scope, :"$1"}, :_, :_, node()}, [], [:"$1"]}])
+    end
   end
 
   @doc """
@@ -532,7 +585,14 @@ defmodule Tiebeam.Registry do
   def describe(:noproc), do: "the process has ended"
   def describe(:left), do: Exception.message(%Error{reason: :left})
   def describe({:taken, pid}), do: "the name is taken by #{inspect(pid)}"
-  def describe(:unknown), do: "there is no such entry"
+  def describe(:unknown), do: "there is no such entry, or it is not known what became of it"
+
+  def describe(:no_quorum), do: "no majority of the voters could be reached in time, or there is no group yet"
+
+  def describe(:no_group),
+    do: "this node takes no part in a group: start the cluster with the option :voters or :expect"
+
+  def describe(reason), do: "the group refused it: #{inspect(reason)}"
 
   defp select(cluster, spec), do: read(cluster, fn -> :ets.select(cluster, spec) end)
 

@@ -59,7 +59,7 @@ defmodule Tiebeam.Leadership.Store do
     {token, pending} = together(life, token, [pending], @max_together - 1)
 
     case Native.store_write(state.store, Enum.reverse(pending)) do
-      :ok ->
+      {:ok, _count} ->
         send(server, {:tiebeam_store, life, {:persisted, token}})
         {:noreply, state}
 

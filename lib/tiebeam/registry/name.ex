@@ -43,6 +43,9 @@ defmodule Tiebeam.Registry.Name do
   def check_scope(:global),
     do: {:error, {:invalid_scope, "the names of :global are registered with OTP's :global"}}
 
+  def check_scope(:strong),
+    do: {:error, {:invalid_scope, "names of :strong are registered on their node alone, and have no groups"}}
+
   def check_scope(scope) when is_atom(scope) and scope not in [nil, true, false, :""] do
     case byte_size(Atom.to_string(scope)) do
       bytes when bytes > @max_scope_bytes -> {:error, {:too_long, :scope, bytes, @max_scope_bytes}}

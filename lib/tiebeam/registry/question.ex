@@ -63,6 +63,8 @@ defmodule Tiebeam.Registry.Question do
         do: {name, pid, nil}
   end
 
+  defp names(cluster, :strong), do: Registry.Strong.names(cluster)
+
   defp names(cluster, scope) do
     :ets.select(cluster, [{{{scope, :"$1"}, :"$2", :"$3", :_}, [], [{{:"$1", :"$2", :"$3"}}]}])
   end

@@ -4,11 +4,13 @@
 //! freed when that process and its references are gone. A panic becomes an Erlang error (`:nif_panicked`), and the
 //! resource refuses further steps, because its state may be half changed.
 //!
-//! A step takes microseconds per event, and the driver bounds its batches, so the NIFs run on normal schedulers.
+//! A step takes microseconds per event, and the driver bounds its batches, so the NIFs run on normal schedulers; only what
+//! reads and writes the disk waits, on dirty ones.
 #![deny(unsafe_code)]
 
 mod leadership;
 mod registry;
+mod store;
 mod terms;
 
 use std::sync::Mutex;
