@@ -56,6 +56,9 @@ defmodule Tiebeam.Server do
   # this node as much as a few registrations do.
   @gather 1_000
 
+  # How long a server that stops waits for its group at most, in microseconds; the core does not take longer than an election timeout.
+  @farewell 2_000_000
+
   # How old the round trips, health and metrics in the table may become, in microseconds; all else is written when it
   # changes.
   @refresh 1_000_000
@@ -257,9 +260,33 @@ defmodule Tiebeam.Server do
   @impl true
   def terminate(reason, state) do
     # After a crash there is no farewell: a new core is about to take over.
-    state = if orderly?(reason), do: step(state, [{:asked, state.next_call, :leave}]), else: state
+    state = if orderly?(reason), do: leave(state), else: state
     Leadership.Driver.stop(state.group)
     :ok
+  end
+
+  # Until the group has handed over what this node led and held.
+  defp leave(state) do
+    state |> step([{:asked, state.next_call, :leave}]) |> hand_over(monotonic() + @farewell)
+  end
+
+  defp hand_over(state, deadline) do
+    left = div(deadline - monotonic(), 1000)
+
+    if Leadership.Driver.stopped?(state.group) or left <= 0 do
+      state
+    else
+      receive do
+        {:timeout, timer, :wake} when timer == :erlang.element(2, :erlang.map_get(:timer, state)) ->
+          step(%{state | timer: nil}, [])
+
+        message ->
+          message |> event(state) |> then(fn {events, state} -> step(state, events) end)
+      after
+        left -> state
+      end
+      |> hand_over(deadline)
+    end
   end
 
   defp orderly?(:normal), do: true

@@ -13,6 +13,9 @@ defmodule Support.BeamMember do
   @timing [probe_interval: 250, probe_timeout: 100, gossip_interval: 50] ++
             [greet_first: 100, greet_max: 500, sync_interval: 500]
 
+  @cluster_options [:join, :cluster, :profile, :timing, :evict, :metadata] ++
+                     [:voters, :expect, :data_dir, :session_ttl]
+
   def cluster, do: @cluster
 
   @doc "A node with the package, which takes part in nothing yet. Options as for `Support.Beam.start_peer/2`."
@@ -25,7 +28,7 @@ defmodule Support.BeamMember do
 
   @doc "A node that takes part. Options of `start_node/2` and of `start_cluster/2`."
   def start(node, opts \\ []) do
-    {cluster, opts} = Keyword.split(opts, [:join, :cluster, :profile, :timing, :evict, :metadata])
+    {cluster, opts} = Keyword.split(opts, @cluster_options)
     node |> start_node(opts) |> start_cluster(cluster)
   end
 

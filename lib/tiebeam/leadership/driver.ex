@@ -20,7 +20,7 @@ defmodule Tiebeam.Leadership.Driver do
   # `ids` the reverse. `monitors` say what a process that ended was, `waiting` counts what others ask.
   @enforce_keys [:cluster, :identity, :agreed, :members, :reporter, :store, :waiting]
   defstruct @enforce_keys ++
-              [:life, origin: 0, takes_part?: false, subscribers: %{}, guards: %{}] ++
+              [:life, origin: 0, takes_part?: false, stopped?: false, subscribers: %{}, guards: %{}] ++
               [watches: %{}, ids: %{}, next_watch: 0, monitors: %{}]
 
   @spec new(Options.t(), struct) :: struct
@@ -51,7 +51,7 @@ defmodule Tiebeam.Leadership.Driver do
   Raises `Tiebeam.Error` if there is a disk that cannot be read.
   """
   def restart(state, settings, origin) do
-    state = %{state | origin: origin, life: nil} |> end_lease() |> end_watches()
+    state = %{state | origin: origin, life: nil, stopped?: false} |> end_lease() |> end_watches()
     for {{kind, name}, token, pid, _meta} <- claims_here(state), do: lost(state, pid, kind, name, token)
     :ets.delete_all_objects(state.agreed)
     state = led(state, nil, 0)
@@ -64,6 +64,9 @@ defmodule Tiebeam.Leadership.Driver do
       {:error, why} -> raise Error, reason: {:store, why}
     end
   end
+
+  @doc "Whether the core's part in the group is over."
+  def stopped?(state), do: not state.takes_part? or state.stopped?
 
   @doc "The server ends: nobody holds anything of this node any more, as far as its processes are concerned."
   def stop(state) do
@@ -219,7 +222,7 @@ defmodule Tiebeam.Leadership.Driver do
 
   def act(state, {:stopped, why, text}) do
     if why != :left, do: Reporter.publish(state.reporter, {:group_stopped, text})
-    state = end_lease(state)
+    state = end_lease(%{state | stopped?: true})
     for {pid, _} <- state.subscribers, local?(pid), do: send(pid, {:tiebeam, state.cluster, {:stopped, why}})
     {_leader, term} = Table.leader(state.cluster)
     led(state, nil, term)
