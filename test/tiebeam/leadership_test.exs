@@ -479,7 +479,13 @@ defmodule Tiebeam.LeadershipTest do
 
     test "kills its child when the claim is lost" do
       me = self()
-      singleton(child: {Agent, fn -> Process.flag(:trap_exit, true) && send(me, {:child, self()}) end})
+
+      child = fn ->
+        Process.flag(:trap_exit, true)
+        send(me, {:child, self()})
+      end
+
+      singleton(child: {Agent, child})
       active()
       assert_receive {:child, pid}, 30_000
       monitor = Process.monitor(pid)
