@@ -28,7 +28,8 @@
 //! # Reading path
 //!
 //! `consensus` is the seam; `entry`, `configuration`, `log` and `progress` are the nouns; `replica` joins them; then
-//! `election` (3.4, 9.6), `replication` (3.5, 10.2), `reading` (6.4), `lease` (6.4.1), `transfer` (3.10), `compaction` and `chunks` (chapter 5); `message` is what
+//! `election` (3.4, 9.6), `replication` (3.5, 10.2), `reading` (6.4), `lease` (6.4.1), `transfer` (3.10), `membership` (chapter 4), `compaction` and `chunks`
+//! (chapter 5); `message` is what
 //! members say to each other, `codec` the same in bytes. `machine` is what a group agrees on; it knows nothing of how.
 
 mod chunks;
@@ -42,6 +43,7 @@ pub mod group;
 mod lease;
 mod log;
 pub mod machine;
+mod membership;
 mod message;
 mod mutation;
 mod progress;

@@ -27,13 +27,23 @@ const CAUGHT: &[(Mutation, Kind, usize, u64)] = &[
 
 /// Chance needs more than [`BUDGET`] seeds of each kind for these: a test that was written for each misses it, in the core's
 /// `leadership/tests/mutants.rs`.
-const SCRIPTED: [Mutation; 6] = [
+const SCRIPTED: [Mutation; 16] = [
     Mutation::VoteNotPersisted,
     Mutation::VoteBeforePersist,
     Mutation::ReadReusesRound,
     Mutation::RestartForgetsLease,
     Mutation::CommitsOldTerms,
     Mutation::CommitBeyondVerified,
+    Mutation::SnapshotBeforePersist,
+    Mutation::SnapshotKeepsConflicts,
+    Mutation::SnapshotOfCommitted,
+    Mutation::SnapshotForgetsMembers,
+    Mutation::ChangeWithoutNoop,
+    Mutation::TwoChangesAtOnce,
+    Mutation::ChangeWithoutJoint,
+    Mutation::JointNeedsOneMajority,
+    Mutation::LearnersCount,
+    Mutation::RemovedLeaderStays,
 ];
 
 fn run(mutation: Option<Mutation>, kind: Kind, members: usize, seed: u64) -> Result<(), Broken> {

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use super::chunks::{Chunk, Incoming, MAX_SNAPSHOT_BYTES};
 use super::entry::{Index, MemberId, Term};
 use super::message::Message;
+use super::mutation::Mutation;
 use super::progress::Pace;
 use super::replica::{Part, Replica};
 use super::snapshot::Snapshot;
@@ -22,7 +23,11 @@ pub(super) enum Unwritten {
 impl Replica {
     /// The machine of this member is `state`, with everything that was handed to it.
     pub(super) fn take_snapshot(&mut self, state: Arc<[u8]>) {
-        let index = self.handed;
+        let index = if self.switched.off(Mutation::SnapshotOfCommitted) {
+            self.commit
+        } else {
+            self.handed
+        };
         let before = self.snapshot.as_ref().map_or(0, |before| before.index);
         let stopped = matches!(self.part, Part::Stopped);
         if stopped || index <= before || state.len() > MAX_SNAPSHOT_BYTES {
@@ -106,9 +111,13 @@ impl Replica {
     }
 
     /// The snapshot takes the place of the log and of the machine. The leader is told once it is on disk.
-    fn install(&mut self, from: MemberId, round: u64, snapshot: Snapshot) {
+    fn install(&mut self, from: MemberId, round: u64, mut snapshot: Snapshot) {
         let index = snapshot.index;
-        self.log.install(&snapshot, self.commit);
+        if self.switched.off(Mutation::SnapshotForgetsMembers) {
+            snapshot.configuration = self.log.configuration().clone();
+        }
+        let keeps = self.switched.off(Mutation::SnapshotKeepsConflicts);
+        self.log.install(&snapshot, self.commit, keeps);
         // What was proposed here, in an earlier term, is in the snapshot or never was committed.
         self.give_up_proposals(0);
         self.verified = self.verified.max(index);
@@ -117,6 +126,10 @@ impl Replica {
         self.snapshot = Some(snapshot.clone());
         self.effects.push_back(Effect::Restore(snapshot));
         self.acknowledge(from, round, index, false);
+        if self.switched.off(Mutation::SnapshotBeforePersist) {
+            let matched = index;
+            self.send(from, Message::Accepted { round, matched });
+        }
     }
 
     pub(super) fn on_received(

@@ -100,7 +100,7 @@ impl Configuration {
         if count > MAX_VOTERS {
             return Err(ConfigurationError::TooManyVoters { count });
         }
-        let count = made.count();
+        let count = made.members().count();
         if count > MAX_MEMBERS {
             return Err(ConfigurationError::TooManyMembers { count });
         }
@@ -177,7 +177,17 @@ impl Configuration {
         self.votes(member) || self.learners.contains(&member)
     }
 
-    /// An upper bound of how many members there are.
+    /// The same, without those who voted before (4.3).
+    pub(super) fn without_outgoing(&self) -> Self {
+        let left = Self {
+            outgoing: BTreeSet::new(),
+            ..self.clone()
+        };
+        let nodes = self.nodes.clone();
+        left.on_nodes(nodes)
+    }
+
+    /// How many members are listed; those in both halves twice.
     pub(super) fn count(&self) -> usize {
         self.voters.len() + self.outgoing.len() + self.learners.len()
     }
@@ -196,6 +206,9 @@ impl Configuration {
     ) -> Option<T> {
         let half = |members: &BTreeSet<MemberId>| {
             let mut all: Vec<T> = members.iter().map(|&member| reached(member)).collect();
+            if switched.off(Mutation::LearnersCount) {
+                all.extend(self.learners.iter().map(|&member| reached(member)));
+            }
             all.sort_unstable_by(|a, b| b.cmp(a));
             // Of n members n / 2 + 1 are a majority: the last of the first so many.
             let mut last = all.len() / 2;
@@ -208,7 +221,7 @@ impl Configuration {
             all.get(last).copied()
         };
         let now = half(&self.voters)?;
-        if self.outgoing.is_empty() {
+        if self.outgoing.is_empty() || switched.off(Mutation::JointNeedsOneMajority) {
             return Some(now);
         }
         Some(now.min(half(&self.outgoing)?))

@@ -174,10 +174,16 @@ impl Log {
         self.base.0
     }
 
-    /// A snapshot takes the place of the whole log, of which nothing behind `commit` is known to be the leader's.
-    pub(super) fn install(&mut self, snapshot: &Snapshot, commit: Index) {
+    /// A snapshot takes the place of the whole log, of which nothing behind `commit` is known to be the leader's. Only a mutant
+    /// `keeps` what it has there.
+    pub(super) fn install(&mut self, snapshot: &Snapshot, commit: Index, keeps: bool) {
+        let covered = self.place(snapshot.index).map_or(0, |place| place + 1);
+        let rest = match covered {
+            covered if keeps && covered < self.entries.len() => self.entries.split_off(covered),
+            _ => VecDeque::new(),
+        };
         self.truncate(commit + 1);
-        self.entries.clear();
+        self.entries = rest;
         self.base = (snapshot.index, snapshot.term);
         self.settled = (snapshot.index, snapshot.configuration.clone());
         self.configurations.clear();

@@ -43,12 +43,32 @@ pub enum Mutation {
     KeepsConflicts,
     /// A follower takes the leader's commit index for its own (3.5).
     CommitBeyondVerified,
+    /// A member says that it has a snapshot before it is on disk (3.8, 5.1).
+    SnapshotBeforePersist,
+    /// A log that conflicts with a snapshot is kept behind it (5.1).
+    SnapshotKeepsConflicts,
+    /// A snapshot is taken for what is committed, though not all of it was applied.
+    SnapshotOfCommitted,
+    /// The configuration of a snapshot is not taken over (5.1).
+    SnapshotForgetsMembers,
+    /// Members are changed before an entry of the leader's term is committed (the flaw found in 2015).
+    ChangeWithoutNoop,
+    /// Members are changed while another change is not committed (4.1).
+    TwoChangesAtOnce,
+    /// Several voters are replaced without a joint configuration (4.3).
+    ChangeWithoutJoint,
+    /// A joint configuration is agreed by its new half alone (4.3).
+    JointNeedsOneMajority,
+    /// A learner is counted in majorities (4.2.1).
+    LearnersCount,
+    /// A leader that was removed goes on (4.2.2).
+    RemovedLeaderStays,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 27] = [
         Self::VoteNotPersisted,
         Self::AckBeforePersist,
         Self::VoteBeforePersist,
@@ -66,6 +86,16 @@ impl Mutation {
         Self::AppendIgnoresPrevious,
         Self::KeepsConflicts,
         Self::CommitBeyondVerified,
+        Self::SnapshotBeforePersist,
+        Self::SnapshotKeepsConflicts,
+        Self::SnapshotOfCommitted,
+        Self::SnapshotForgetsMembers,
+        Self::ChangeWithoutNoop,
+        Self::TwoChangesAtOnce,
+        Self::ChangeWithoutJoint,
+        Self::JointNeedsOneMajority,
+        Self::LearnersCount,
+        Self::RemovedLeaderStays,
     ];
 }
 

@@ -21,11 +21,22 @@ pub(super) struct Progress {
     pub(super) pace: Pace,
     /// The commit index that it was told last.
     pub(super) told: Index,
+    /// It is no member any more.
+    pub(super) leaving: Option<Leaving>,
     /// The latest round that it answered, and when that was sent.
     pub(super) answered: u64,
     pub(super) answered_sent: Option<Instant>,
     /// When its latest answer came. Only mutants look at it.
     pub(super) arrived: Option<Instant>,
+}
+
+/// A member was removed, and is sent to until it knows.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    /// By this entry.
+    pub(super) index: Index,
+    /// No longer than so, once that is committed.
+    pub(super) until: Option<Instant>,
 }
 
 /// How entries are sent to a member.
@@ -49,6 +60,7 @@ impl Progress {
             next: last + 1,
             pace: Pace::Probe { waiting: false },
             told: 0,
+            leaving: None,
             answered: 0,
             answered_sent: None,
             arrived: None,

@@ -331,6 +331,9 @@ impl Replica {
             request: read.request,
         });
         self.effects.extend(unread);
+        if let Some(request) = lead.changing {
+            self.effects.push_back(Effect::Unknown { request });
+        }
         self.proposals_until = Some(self.now + self.settings.election.times(2));
     }
 
@@ -388,6 +391,7 @@ impl Replica {
         if matches!(self.part, Part::Stopped) {
             return;
         }
+        self.conclude_change();
         self.replicate();
         self.save();
         self.apply();
@@ -610,11 +614,11 @@ impl Consensus for Replica {
     fn change(
         &mut self,
         now: Instant,
-        _request: RequestId,
-        _to: Configuration,
+        request: RequestId,
+        to: Configuration,
     ) -> Result<(), Refusal> {
         self.advance(now);
-        Err(self.not_leader())
+        self.start_change(request, to)
     }
 
     fn compact(&mut self, now: Instant, state: Arc<[u8]>) {

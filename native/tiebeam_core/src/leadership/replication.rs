@@ -6,6 +6,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::chunks::Chunk;
+use super::consensus::RequestId;
 use super::entry::{Entry, Index, MemberId, Payload, Term};
 use super::message::Message;
 use super::mutation::Mutation;
@@ -40,6 +41,8 @@ pub(super) struct Lead {
     pub(super) beat_at: Instant,
     pub(super) reads: VecDeque<PendingRead>,
     pub(super) transfer: Option<Transfer>,
+    /// Who asked for the joint configuration in force: it is answered when that is left.
+    pub(super) changing: Option<RequestId>,
 }
 
 /// What is sent to one member.
@@ -98,6 +101,7 @@ impl Replica {
             beat_at: self.now + self.settings.heartbeat,
             reads: VecDeque::new(),
             transfer: None,
+            changing: None,
         };
         self.part = Part::Leader(Box::new(lead));
         self.leader = Some(me);
@@ -131,6 +135,7 @@ impl Replica {
         }
         lead.beat = true;
         lead.beat_at = self.now + self.settings.heartbeat;
+        self.dismiss();
         self.beat_transfer();
     }
 

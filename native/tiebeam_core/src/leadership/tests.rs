@@ -4,6 +4,7 @@ mod elections;
 mod group;
 mod leases;
 mod logs;
+mod members;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod reads;

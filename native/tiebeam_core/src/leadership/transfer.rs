@@ -95,7 +95,11 @@ impl Replica {
             return;
         };
         let (to, ordered) = (transfer.to, transfer.ordered);
+        let (since, configuration) = self.log.configured();
+        let removed = since <= self.commit && !configuration.votes(self.settings.me);
         match ordered {
+            // Nobody took over from a leader that is to go (4.2.2): it goes.
+            _ if now >= transfer.until && removed => self.follow(self.hard.term, None),
             None if now >= transfer.until => lead.transfer = None,
             None => {}
             Some(true) if now >= transfer.until => self.campaign(Cause::Released),

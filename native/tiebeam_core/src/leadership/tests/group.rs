@@ -237,6 +237,32 @@ impl Group {
         Ok(request)
     }
 
+    /// Asks `id` for these voters and learners.
+    pub(super) fn change(
+        &mut self,
+        id: u64,
+        voters: &[u64],
+        learners: &[u64],
+    ) -> Result<RequestId, Refusal> {
+        self.requests += 1;
+        let (request, now) = (RequestId(self.requests), self.now);
+        let members = |ids: &[u64]| ids.iter().copied().map(MemberId).collect::<Vec<_>>();
+        let to = Configuration::new(members(voters), members(learners)).unwrap();
+        self.replica(id).change(now, request, to)?;
+        Ok(request)
+    }
+
+    /// Who votes, outgoing ones behind the others, and who learns, as `id` sees it.
+    pub(super) fn members_of(&self, id: u64) -> (Vec<u64>, Vec<u64>, Vec<u64>) {
+        let configuration = self.members[&id].configuration();
+        let ids = |members: &mut dyn Iterator<Item = MemberId>| members.map(|id| id.0).collect();
+        (
+            ids(&mut configuration.voters()),
+            ids(&mut configuration.outgoing()),
+            ids(&mut configuration.learners()),
+        )
+    }
+
     pub(super) fn read(&mut self, id: u64) -> Result<RequestId, Refusal> {
         self.requests += 1;
         let (request, now) = (RequestId(self.requests), self.now);

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::catch_unwind;
 use std::thread_local;
 
-use super::{elections, leases, logs, reads};
+use super::{elections, leases, logs, members, reads, snapshots};
 use crate::leadership::Mutation;
 
 thread_local! {
@@ -12,7 +12,7 @@ thread_local! {
     pub(super) static SWITCHED: Cell<Option<Mutation>> = const { Cell::new(None) };
 }
 
-const CAUGHT: [(Mutation, fn()); 6] = [
+const CAUGHT: [(Mutation, fn()); 16] = [
     (
         Mutation::VoteNotPersisted,
         elections::nobody_votes_twice_in_a_term_not_even_after_a_restart,
@@ -36,6 +36,46 @@ const CAUGHT: [(Mutation, fn()); 6] = [
     (
         Mutation::CommitBeyondVerified,
         logs::a_follower_commits_only_what_it_has_from_this_leader,
+    ),
+    (
+        Mutation::SnapshotBeforePersist,
+        snapshots::a_snapshot_is_on_disk_before_the_leader_hears_of_it,
+    ),
+    (
+        Mutation::SnapshotKeepsConflicts,
+        snapshots::a_log_that_has_another_entry_there_is_dropped,
+    ),
+    (
+        Mutation::SnapshotOfCommitted,
+        snapshots::what_is_not_applied_is_in_no_snapshot,
+    ),
+    (
+        Mutation::SnapshotForgetsMembers,
+        members::whoever_gets_a_snapshot_gets_the_members_with_it,
+    ),
+    (
+        Mutation::ChangeWithoutNoop,
+        members::a_new_leader_changes_nothing_before_its_first_entry_is_committed,
+    ),
+    (
+        Mutation::TwoChangesAtOnce,
+        members::there_is_one_change_at_a_time,
+    ),
+    (
+        Mutation::ChangeWithoutJoint,
+        members::several_voters_are_replaced_by_way_of_a_joint_configuration,
+    ),
+    (
+        Mutation::JointNeedsOneMajority,
+        members::a_joint_configuration_commits_nothing_without_the_outgoing_majority,
+    ),
+    (
+        Mutation::LearnersCount,
+        members::a_learner_has_the_log_and_no_vote,
+    ),
+    (
+        Mutation::RemovedLeaderStays,
+        members::a_leader_that_is_removed_hands_over_and_goes,
     ),
 ];
 

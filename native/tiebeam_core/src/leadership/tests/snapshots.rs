@@ -9,8 +9,8 @@ use super::group::Group;
 use crate::leadership::chunks::{CHUNK_BYTES, Chunk, MAX_SNAPSHOT_BYTES};
 use crate::leadership::message::Message;
 use crate::leadership::{
-    Configuration, Consensus, Effect, Entry, HardState, MemberId, Payload, Replica, RestoreError,
-    Restored, Role, Settings, Snapshot,
+    Configuration, Consensus, Effect, Entry, HardState, MemberId, Payload, Replica, RequestId,
+    RestoreError, Restored, Role, Settings, Snapshot,
 };
 use crate::time::Instant;
 
@@ -497,4 +497,33 @@ fn a_disk_that_cannot_be_one_members_is_not_run() {
     let (last, snapshot) = (4, 5);
     let short = Err(RestoreError::Short { last, snapshot });
     assert_eq!(start(5, 1, &[(4, 1)]), short);
+}
+
+/// The driver has not taken all that there is to apply: the machine does not have it.
+#[test]
+pub(super) fn what_is_not_applied_is_in_no_snapshot() {
+    let mut group = Group::led(1);
+    group.propose(1, "a").unwrap();
+    group.settle();
+    let now = group.now;
+    let replica = group.replica(1);
+    for text in ["b", "c"] {
+        let request = RequestId(100);
+        replica.propose(now, request, text.into()).unwrap();
+    }
+    let mut disk = Restored::default();
+    while let Some(effect) = replica.poll() {
+        match effect {
+            Effect::Persist(write) => {
+                disk.snapshot = write.snapshot.or(disk.snapshot);
+                replica.persisted(now, write.token);
+            }
+            Effect::Apply { entry, .. } if entry.index == 3 => {
+                replica.compact(now, Arc::from(*b"a\nb"));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(replica.status().commit, 4);
+    assert_eq!(disk.snapshot.unwrap().index, 3);
 }
