@@ -31,6 +31,7 @@ mod output;
 mod peers;
 mod reads;
 mod requests;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -44,7 +45,7 @@ use super::entry::{Index, MemberId, Payload, PersistToken, Term};
 use super::machine::{Change, Command as Instruction, Machine, Watches};
 use super::replica::Replica;
 use super::settings::Settings;
-use super::snapshot::{Restored, Snapshot};
+use super::snapshot::Restored;
 use crate::event::CallId;
 use crate::identity::NodeName;
 use crate::random::Random;
@@ -57,6 +58,7 @@ use message::{Envelope, Message};
 use peers::Peers;
 use reads::Reads;
 use requests::{JobId, Requests};
+use snapshots::Logged;
 
 pub use command::{Answer, Command, Holding, MAX_LIST, Read, Request, Standing};
 pub use config::{Config, ConfigError, Founding, Stored, Timing, Voters};
@@ -128,6 +130,7 @@ pub struct Group {
     claims: Claims,
     reads: Reads,
     office: Office,
+    logged: Logged,
     told_led: Led,
     told_lease: Option<(Term, Instant)>,
     outputs: Vec<Output>,
@@ -190,6 +193,7 @@ impl Group {
             claims: Claims::default(),
             reads: Reads::default(),
             office: Office::default(),
+            logged: Logged::default(),
             told_lease: None,
             outputs: Vec::new(),
         })
@@ -415,14 +419,10 @@ impl Group {
     fn open(&mut self, founding: Founding, restored: Restored) {
         let settings = settings(self.member, founding.group, self.random.bits(), self.timing);
         let configuration = founding.configuration.clone();
-        let snapshot = restored.snapshot.clone();
         match Replica::new(self.now, settings, configuration, restored) {
             Ok(engine) => {
                 self.stage = Stage::Founded(founding);
                 self.engine = Some(engine);
-                if let Some(snapshot) = snapshot {
-                    self.restore(&snapshot);
-                }
                 self.tell_members();
             }
             Err(error) => self.stop(Stopped::Disk(error.to_string())),
@@ -527,6 +527,7 @@ impl Group {
                 }
                 self.applied_for(entry.index, request);
                 self.answer_reads();
+                self.logged(&entry);
             }
             Effect::Read { request } => self.on_read(request),
             Effect::Unread { request } => self.on_unread(request),
@@ -594,11 +595,6 @@ impl Group {
             revision,
         });
         self.outputs.extend(watched);
-    }
-
-    /// The machine is replaced: what is different is told as if it had happened.
-    fn restore(&mut self, snapshot: &Snapshot) {
-        self.applied = self.applied.max(snapshot.index);
     }
 
     /// Who leads: the member, and its node, if both are known.

@@ -10,15 +10,17 @@
 mod claim;
 mod command;
 mod session;
+mod snapshot;
 mod store;
 mod watch;
 
 use alloc::vec::Vec;
 use core::fmt;
 
-pub use claim::{Claim, Claims, Kind, MAX_CLAIMS, MAX_NAME_BYTES};
+pub use claim::{Claim, Claims, Kind, MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_NAME_BYTES};
 pub use command::{Command, CommandError, Expect, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation};
 pub use session::{MAX_OUTSTANDING, MAX_SESSIONS, MAX_TTL, MIN_TTL, SessionId, Sessions};
+pub use snapshot::SnapshotError;
 pub use store::{MAX_STORE_BYTES, Store, Stored};
 pub use watch::{MAX_WATCHES, WatchId, Watches};
 
@@ -64,7 +66,7 @@ pub enum Limit {
     Outstanding,
     /// [`MAX_STORE_BYTES`].
     Store,
-    /// [`MAX_CLAIMS`].
+    /// [`MAX_CLAIMS`] or [`MAX_CLAIM_BYTES`].
     Claims,
 }
 
@@ -74,7 +76,7 @@ impl fmt::Display for Limit {
             Self::Sessions => write!(f, "{MAX_SESSIONS} sessions"),
             Self::Outstanding => write!(f, "{MAX_OUTSTANDING} requests of one session"),
             Self::Store => write!(f, "{MAX_STORE_BYTES} bytes of keys and values"),
-            Self::Claims => write!(f, "{MAX_CLAIMS} claims"),
+            Self::Claims => write!(f, "{MAX_CLAIMS} claims with {MAX_CLAIM_BYTES} bytes"),
         }
     }
 }

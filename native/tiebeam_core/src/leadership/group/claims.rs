@@ -118,6 +118,13 @@ impl Group {
                 self.claims.held.insert(key.clone(), held);
                 self.timers.hasten(Timer::Expiry, over);
             }
+            (Operation::Release { .. }, _) => {
+                if let Some(held) = self.claims.held.get_mut(key)
+                    && held.token == token
+                {
+                    held.releasing = true;
+                }
+            }
             (Operation::Renew { ttl, .. }, _) => {
                 let longer = lasts(*ttl);
                 if let Some(held) = self.claims.held.get_mut(key)

@@ -11,7 +11,7 @@ use super::config::Founding;
 use crate::event::CallId;
 use crate::identity::NodeName;
 use crate::leadership::entry::{Index, Term};
-use crate::leadership::machine::{Claim, Kind, Stored, WatchId};
+use crate::leadership::machine::{Claim, Kind, SnapshotError, Stored, WatchId};
 use crate::leadership::replica::Fault;
 use crate::leadership::snapshot::Write;
 use crate::time::Instant;
@@ -160,6 +160,8 @@ pub enum Stopped {
     Fault(Fault),
     /// The disk failed.
     Disk(String),
+    /// The state that another member sent, or that is on disk, cannot be read.
+    Unreadable(SnapshotError),
     /// It left.
     Left,
 }
@@ -171,6 +173,10 @@ impl fmt::Display for Stopped {
             Self::Disk(why) => write!(
                 f,
                 "what the group agreed on could not be written: {why}; mend the disk and start the node again"
+            ),
+            Self::Unreadable(error) => write!(
+                f,
+                "{error}; run one version on all nodes, then start this node with an empty disk"
             ),
             Self::Left => f.write_str("the node left"),
         }

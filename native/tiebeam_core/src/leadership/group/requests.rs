@@ -658,8 +658,31 @@ impl Group {
         self.answered(id, reply);
     }
 
+    /// The machine was replaced: what became of this node's commands meanwhile is what their session remembers.
+    pub(super) fn settle_unseen(&mut self) {
+        let Some(session) = self.requests.session() else {
+            return;
+        };
+        if !self.machine.sessions().contains(session) {
+            self.lose_all();
+            self.session_ended(false);
+            return;
+        }
+        let sent: Vec<(u64, JobId)> = self
+            .requests
+            .sent
+            .iter()
+            .map(|(&number, &id)| (number, id))
+            .collect();
+        for (number, id) in sent {
+            if let Some(reply) = self.machine.sessions().reply(session, number) {
+                self.answered(id, reply);
+            }
+        }
+    }
+
     /// What became of a job is known.
-    pub(super) fn answered(&mut self, id: JobId, reply: Reply) {
+    fn answered(&mut self, id: JobId, reply: Reply) {
         let Some(job) = self.requests.jobs.get(&id) else {
             return;
         };

@@ -1,5 +1,7 @@
 //! Groups in a network made for them: each story is a rule of the module's documentation.
 
+mod claims;
 mod founding;
+mod leading;
 mod net;
 mod writing;

@@ -16,6 +16,9 @@ use crate::time::Instant;
 /// The most claims: locks, singletons and names together.
 pub const MAX_CLAIMS: usize = 256 * 1024;
 
+/// The most bytes of names and values of all claims together: all of it is in memory on each member, and in each snapshot.
+pub const MAX_CLAIM_BYTES: usize = 64 * 1024 * 1024;
+
 /// The most bytes in the name of a claim.
 pub const MAX_NAME_BYTES: usize = 1024;
 
@@ -51,6 +54,7 @@ pub struct Claims {
     ends: BTreeSet<(Instant, Key)>,
     /// What each session holds.
     owned: BTreeSet<(SessionId, Key)>,
+    bytes: usize,
 }
 
 type Key = (Kind, Vec<u8>);
@@ -81,17 +85,40 @@ impl Claims {
                 token: held.token,
             };
         }
-        if self.held.len() >= MAX_CLAIMS {
+        let bytes = self.bytes + name.len() + claim.value.len();
+        if self.held.len() >= MAX_CLAIMS || bytes > MAX_CLAIM_BYTES {
             return Reply::Full(Limit::Claims);
         }
-        let (token, key) = (claim.token, (kind, name.clone()));
+        let token = claim.token;
+        self.insert((kind, name.clone()), claim.clone());
+        changes.push(Change::Claimed { kind, name, claim });
+        Reply::Done(token)
+    }
+
+    fn insert(&mut self, key: Key, claim: Claim) {
         self.owned.insert((claim.owner, key.clone()));
         if let Some(until) = claim.until {
             self.ends.insert((until, key.clone()));
         }
-        self.held.insert(key, claim.clone());
-        changes.push(Change::Claimed { kind, name, claim });
-        Reply::Done(token)
+        self.bytes += key.1.len() + claim.value.len();
+        self.held.insert(key, claim);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// A claim as it was written, behind those before it. Says whether it can be.
+    #[must_use]
+    pub(super) fn restore(&mut self, kind: Kind, name: Vec<u8>, claim: Claim) -> bool {
+        let key = (kind, name);
+        let in_order = self
+            .held
+            .last_key_value()
+            .is_none_or(|(last, _)| *last < key);
+        self.insert(key, claim);
+        in_order && self.held.len() <= MAX_CLAIMS && self.bytes <= MAX_CLAIM_BYTES
     }
 
     /// The owner and its token, both, or nothing happens.
@@ -145,6 +172,7 @@ impl Claims {
     fn free(&mut self, key: Key, changes: &mut Vec<Change>) {
         if let Some(claim) = self.held.remove(&key) {
             self.owned.remove(&(claim.owner, key.clone()));
+            self.bytes -= key.1.len() + claim.value.len();
             if let Some(until) = claim.until {
                 self.ends.remove(&(until, key.clone()));
             }

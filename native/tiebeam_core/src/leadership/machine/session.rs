@@ -7,12 +7,14 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::fmt;
 
+use super::snapshot::Kept;
 use super::{Limit, Reply};
 use crate::leadership::entry::Index;
 use crate::time::{Duration, Instant};
 
-/// The most sessions: one for each process that holds something, on all nodes together.
-pub const MAX_SESSIONS: usize = 16 * 1024;
+/// The most sessions: one for each node, and those that their earlier lives left behind. All of them and the answers that
+/// they keep are in each snapshot.
+pub const MAX_SESSIONS: usize = 1024;
 
 /// The most answers that are kept for one session: as many requests as it has under way.
 pub const MAX_OUTSTANDING: usize = 1024;
@@ -112,6 +114,50 @@ impl Sessions {
         if let Some(session) = self.open.get_mut(&session) {
             session.replies.insert(number, reply);
         }
+    }
+
+    /// The answer to a request that its session does not know yet.
+    pub fn reply(&self, session: SessionId, number: u64) -> Option<Reply> {
+        self.open.get(&session)?.replies.get(&number).copied()
+    }
+
+    /// All of them, in order.
+    pub(super) fn kept(&self) -> impl Iterator<Item = Kept> {
+        self.open.iter().map(|(&id, session)| Kept {
+            id,
+            ttl: session.ttl,
+            until: session.until,
+            known: session.known,
+            replies: session
+                .replies
+                .iter()
+                .map(|(&number, &reply)| (number, reply))
+                .collect(),
+        })
+    }
+
+    /// A session as it was written, behind those before it. Says whether it can be.
+    #[must_use]
+    pub(super) fn restore(&mut self, kept: Kept) -> bool {
+        let in_order = self
+            .open
+            .last_key_value()
+            .is_none_or(|(&last, _)| last < kept.id)
+            && kept.replies.is_sorted_by(|a, b| a.0 < b.0)
+            && kept
+                .replies
+                .first()
+                .is_none_or(|&(number, _)| number >= kept.known);
+        let fits = self.open.len() < MAX_SESSIONS && kept.replies.len() <= MAX_OUTSTANDING;
+        self.ends.insert((kept.until, kept.id));
+        let session = Session {
+            ttl: kept.ttl,
+            until: kept.until,
+            known: kept.known,
+            replies: kept.replies.into_iter().collect(),
+        };
+        self.open.insert(kept.id, session);
+        in_order && fits
     }
 
     pub(super) fn close(&mut self, session: SessionId) -> bool {

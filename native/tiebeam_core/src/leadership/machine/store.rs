@@ -68,6 +68,28 @@ impl Store {
             .map(|(key, stored)| (&key[..], stored))
     }
 
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// There is no key.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// A key as it was written, behind those before it. Says whether it can be.
+    #[must_use]
+    pub(super) fn restore(&mut self, key: Vec<u8>, stored: Stored) -> bool {
+        let in_order = self
+            .keys
+            .last_key_value()
+            .is_none_or(|(last, _)| *last < key);
+        self.bytes += weight(&key, &stored);
+        self.keys.insert(key, stored);
+        in_order && self.bytes <= MAX_STORE_BYTES
+    }
+
     /// How many bytes count against [`MAX_STORE_BYTES`].
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -499,3 +499,79 @@ fn any_bytes_are_applied_the_same_everywhere() {
     assert_eq!(bench.machine, twin);
     assert!(bench.machine.sessions().count() > 0 && bench.machine.claims().iter().count() > 0);
 }
+
+/// A machine after some commands of all kinds.
+fn lived(seed: u64) -> Bench {
+    let (mut random, mut bench) = (Random::from_seed(seed), Bench::new());
+    let mut sessions: Vec<SessionId> = (0..3).map(|_| bench.open()).collect();
+    for _ in 0..200 {
+        bench.now = bench.now + Duration::from_millis(random.below(400));
+        let session = sessions[random.below(sessions.len() as u64) as usize];
+        let name = vec![b'a' + random.below(8) as u8];
+        let operation = match random.below(6) {
+            0 => Operation::KeepAlive,
+            1 | 2 => Operation::Put {
+                key: name,
+                value: Arc::from(vec![7; random.below(20) as usize]),
+                expect: Expect::Anything,
+            },
+            3 => Operation::Delete {
+                key: name,
+                expect: Expect::Anything,
+            },
+            4 => Operation::Acquire {
+                kind: [Kind::Lock, Kind::Singleton, Kind::Name][random.below(3) as usize],
+                name,
+                value: Arc::from(&b"p"[..]),
+                ttl: (random.below(2) == 0).then_some(Duration::from_secs(1)),
+            },
+            _ => Operation::Release {
+                kind: Kind::Lock,
+                name,
+                token: random.below(bench.index),
+            },
+        };
+        if bench.run(session, operation) == Reply::NoSession {
+            sessions.push(bench.open());
+        }
+    }
+    bench
+}
+
+#[test]
+fn a_machine_in_bytes_is_the_same_machine() {
+    for seed in 0..50 {
+        let mut bench = lived(seed);
+        let bytes = bench.machine.encode();
+        let mut again = Machine::decode(&bytes).unwrap();
+        assert_eq!(again, bench.machine, "seed {seed}");
+        assert_eq!(again.encode(), bytes);
+        // It goes on in the same way: what is due, and what is a repetition.
+        bench.now = bench.now + Duration::from_secs(3);
+        let tick = bench.command(SessionId(0), Operation::Tick);
+        let mut changes = Vec::new();
+        let reply = again.apply(bench.index + 1, &tick.encode().unwrap(), &mut changes);
+        assert_eq!(bench.apply(&tick), reply, "seed {seed}");
+        assert_eq!(bench.changes, changes);
+        assert_eq!(again, bench.machine);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_machine_are_refused() {
+    let bytes = lived(7).machine.encode();
+    for end in 0..bytes.len() {
+        assert!(Machine::decode(&bytes[..end]).is_err(), "{end}");
+    }
+    assert!(Machine::decode(&[&bytes[..], &[0]].concat()).is_err());
+    let mut random = Random::from_seed(7);
+    for _ in 0..2000 {
+        let mut broken = bytes.clone();
+        let at = random.below(bytes.len() as u64) as usize;
+        broken[at] = random.bits() as u8;
+        // Whatever is read is a machine that can be written.
+        if let Ok(machine) = Machine::decode(&broken) {
+            assert_eq!(Machine::decode(&machine.encode()), Ok(machine));
+        }
+    }
+}

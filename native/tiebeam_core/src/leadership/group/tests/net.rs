@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::super::{
-    Answer, Command, Config, Disk, Group, Output, Read, Request, Row, Stored, Timing, Voters,
+    Answer, Command, Config, Disk, Group, Output, Read, Request, Stored, Timing, Voters,
 };
 use crate::event::CallId;
 use crate::identity::NodeName;
@@ -166,11 +166,6 @@ impl Net {
     pub(super) fn restart(&mut self, name: char) {
         let voters = self.configured[&name].clone();
         self.start(name, voters);
-    }
-
-    /// The disk of a node is new.
-    pub(super) fn wipe(&mut self, name: char) {
-        self.disks.remove(&name);
     }
 
     /// Nothing goes between the two, and their connection ends.
@@ -390,17 +385,6 @@ impl Net {
         self.until("the call is answered", |net| net.answer_to(call))
     }
 
-    pub(super) fn rows(&self, wanted: char) -> Vec<&Row> {
-        let rows = self
-            .seen
-            .iter()
-            .filter_map(|(_, name, output)| match output {
-                Output::Row(row) if *name == wanted => Some(row),
-                _ => None,
-            });
-        rows.collect()
-    }
-
     pub(super) fn said(&self, name: char) -> impl Iterator<Item = &Output> {
         self.seen
             .iter()
@@ -470,6 +454,69 @@ pub(super) fn acquire(name: &str, pid: &str) -> Command {
         ttl: None,
         pid: pid.as_bytes().into(),
         wait: false,
+    }
+}
+
+/// The same, but it waits.
+pub(super) fn wait_for(name: &str, pid: &str) -> Command {
+    match acquire(name, pid) {
+        Command::Acquire {
+            kind,
+            name,
+            value,
+            ttl,
+            pid,
+            ..
+        } => Command::Acquire {
+            kind,
+            name,
+            value,
+            ttl,
+            pid,
+            wait: true,
+        },
+        other => other,
+    }
+}
+
+/// The same, for a time.
+pub(super) fn acquire_for(name: &str, pid: &str, millis: u64) -> Command {
+    match acquire(name, pid) {
+        Command::Acquire {
+            kind,
+            name,
+            value,
+            pid,
+            wait,
+            ..
+        } => {
+            let ttl = Some(Duration::from_millis(millis));
+            Command::Acquire {
+                kind,
+                name,
+                value,
+                ttl,
+                pid,
+                wait,
+            }
+        }
+        other => other,
+    }
+}
+
+pub(super) fn release(name: &str, token: Index) -> Command {
+    Command::Release {
+        kind: Kind::Lock,
+        name: name.as_bytes().to_vec(),
+        token,
+    }
+}
+
+pub(super) fn holder(name: &str) -> Command {
+    Command::Holder {
+        kind: Kind::Lock,
+        name: name.as_bytes().to_vec(),
+        read: Read::Linear,
     }
 }
 

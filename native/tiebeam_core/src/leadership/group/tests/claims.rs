@@ -1,0 +1,198 @@
+//! What a process holds, nobody else does; and it knows when it is over.
+
+use alloc::vec::Vec;
+
+use super::net::{Net, acquire, acquire_for, done, holder, pid, put, release, wait_for};
+use crate::event::CallId;
+use crate::leadership::group::{Answer, Command, Lost, Output};
+use crate::leadership::machine::Kind;
+use crate::time::{Duration, Instant};
+
+fn others(leader: char) -> [char; 2] {
+    match leader {
+        'a' => ['b', 'c'],
+        'b' => ['a', 'c'],
+        _ => ['a', 'b'],
+    }
+}
+
+/// When a process was told that it lost a claim.
+fn lost(net: &Net, name: char) -> Vec<(Instant, Lost)> {
+    let told = net.seen.iter().filter(|(_, who, _)| *who == name);
+    told.filter_map(|(at, _, output)| match output {
+        Output::Lost(lost) => Some((*at, lost.clone())),
+        _ => None,
+    })
+    .collect()
+}
+
+fn answered_at(net: &Net, wanted: CallId) -> Option<Instant> {
+    net.seen.iter().find_map(|(at, _, output)| match output {
+        Output::Answer { call, .. } if *call == wanted => Some(*at),
+        _ => None,
+    })
+}
+
+#[test]
+fn one_holds_a_lock_and_gives_it_back() {
+    let (mut net, _) = Net::led("abc");
+    let token = done(net.call('a', acquire("l", "p")));
+    let held = Answer::Held {
+        value: Some(pid("p")),
+        token,
+    };
+    assert_eq!(net.call('b', acquire("l", "q")), held);
+    assert_eq!(
+        net.call('b', release("l", token)),
+        Answer::NotHeld,
+        "only its holder can"
+    );
+    done(net.call('a', release("l", token)));
+    assert_eq!(net.call('c', holder("l")), Answer::Holder(None));
+    assert!(done(net.call('b', acquire("l", "q"))) > token);
+    assert!(lost(&net, 'a').is_empty(), "it was given back, not lost");
+}
+
+#[test]
+fn what_a_process_holds_is_free_when_it_ends() {
+    let (mut net, _) = Net::led("abc");
+    done(net.call('a', acquire("l", "p")));
+    done(net.call('a', acquire("m", "p")));
+    let kept = done(net.call('a', acquire("n", "other")));
+    net.on('a', |group, now| group.exited(now, &pid("p")));
+    done(net.call('b', wait_for("l", "q")));
+    done(net.call('b', wait_for("m", "q")));
+    let held = Answer::Held {
+        value: Some(pid("other")),
+        token: kept,
+    };
+    assert_eq!(net.call('b', acquire("n", "q")), held);
+}
+
+#[test]
+fn those_that_wait_get_it_in_turn() {
+    let (mut net, _) = Net::led("abc");
+    let mut token = done(net.call('a', acquire("l", "p")));
+    let waiting: Vec<CallId> = (0..5)
+        .map(|n| {
+            net.ask_for(
+                'b',
+                wait_for("l", &std::format!("q{n}")),
+                Duration::from_secs(50),
+            )
+        })
+        .collect();
+    net.pass(500);
+    let mut holder = 'a';
+    for (n, call) in waiting.iter().enumerate() {
+        assert!(
+            waiting[n..]
+                .iter()
+                .all(|call| net.answer_to(*call).is_none())
+        );
+        let back = net.call(holder, release("l", token));
+        done(back);
+        holder = 'b';
+        token = done(net.until("the next one has it", |net| net.answer_to(*call)));
+    }
+}
+
+#[test]
+fn one_that_waits_in_vain_is_told_who_has_it() {
+    let (mut net, _) = Net::led("abc");
+    let token = done(net.call('a', acquire("l", "p")));
+    let call = net.ask_for('b', wait_for("l", "q"), Duration::from_secs(2));
+    net.pass(2_100);
+    let held = Answer::Held {
+        value: Some(pid("p")),
+        token,
+    };
+    assert_eq!(net.answer_to(call), Some(held));
+}
+
+#[test]
+fn the_first_in_line_ends_and_the_next_one_has_its_turn() {
+    let (mut net, _) = Net::led("abc");
+    let token = done(net.call('a', acquire("l", "p")));
+    net.ask_for('b', wait_for("l", "q"), Duration::from_secs(50));
+    let next = net.ask_for('b', wait_for("l", "r"), Duration::from_secs(50));
+    net.pass(200);
+    net.on('b', |group, now| group.exited(now, &pid("q")));
+    done(net.call('a', release("l", token)));
+    done(net.until("the next one has it", |net| net.answer_to(next)));
+}
+
+#[test]
+fn what_a_node_holds_is_free_when_its_session_is_over_and_not_before_it_knows() {
+    let (mut net, leader) = Net::led("abc");
+    let [a, b] = others(leader);
+    let token = done(net.call(a, acquire("l", "p")));
+    net.pass(5_000);
+    assert!(lost(&net, a).is_empty(), "a session is kept alive");
+    net.isolate(a);
+    let call = net.ask_for(b, wait_for("l", "q"), Duration::from_secs(50));
+    done(net.until("another one has it", |net| net.answer_to(call)));
+    let told = lost(&net, a);
+    assert!(
+        matches!(&told[..], [(_, lost)] if lost.token == token && lost.pid == pid("p")),
+        "{told:?}"
+    );
+    assert!(told[0].0 < answered_at(&net, call).unwrap());
+}
+
+#[test]
+fn a_lock_with_a_time_ends_with_it_and_not_before_its_holder_knows() {
+    let (mut net, leader) = Net::led("abc");
+    let [a, b] = others(leader);
+    let token = done(net.call(a, acquire_for("l", "p", 1_000)));
+    let renew = Command::Renew {
+        kind: Kind::Lock,
+        name: b"l".to_vec(),
+        token,
+        ttl: Duration::from_secs(2),
+    };
+    net.pass(500);
+    done(net.call(a, renew));
+    let renewed = net.now;
+    let call = net.ask_for(b, wait_for("l", "q"), Duration::from_secs(50));
+    done(net.until("another one has it", |net| net.answer_to(call)));
+    let told = lost(&net, a);
+    assert!(
+        matches!(&told[..], [(_, lost)] if lost.token == token),
+        "{told:?}"
+    );
+    assert!(told[0].0 < answered_at(&net, call).unwrap());
+    assert!(
+        told[0].0.since(renewed) > Duration::from_millis(1_600),
+        "it was prolonged"
+    );
+}
+
+#[test]
+fn what_is_granted_too_late_is_given_back() {
+    let (mut net, leader) = Net::led("abc");
+    let [a, b] = others(leader);
+    net.call(a, put("k", "a session"));
+    // The command arrives, but nothing of it comes back in time.
+    net.cut.insert((leader, a));
+    let call = net.ask_for(a, acquire("l", "p"), Duration::from_millis(100));
+    net.pass(150);
+    assert_eq!(net.answer_to(call), Some(Answer::Unknown));
+    net.cut.clear();
+    done(net.call(b, wait_for("l", "q")));
+}
+
+#[test]
+fn a_new_leader_does_not_shorten_what_is_held() {
+    let (mut net, leader) = Net::led("abc");
+    let [a, b] = others(leader);
+    let token = done(net.call(a, acquire("l", "p")));
+    net.crash(leader);
+    net.pass(10_000);
+    let held = Answer::Held {
+        value: Some(pid("p")),
+        token,
+    };
+    assert_eq!(net.call(b, acquire("l", "q")), held);
+    assert!(lost(&net, a).is_empty());
+}
