@@ -380,7 +380,7 @@ pub(crate) fn output<'a>(env: Env<'a>, output: &Output) -> NifResult<Option<Term
         Output::Foreign { node } => (atoms::foreign(), node_atom(env, node)?).encode(env),
         Output::Stopped(stopped) => {
             let why = match stopped {
-                Stopped::Fault(_) => atoms::fault(),
+                Stopped::Fault(_) | Stopped::Unreadable(_) => atoms::fault(),
                 Stopped::Disk(_) => atoms::disk(),
                 Stopped::Left => atoms::left(),
             };
