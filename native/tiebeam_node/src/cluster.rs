@@ -31,6 +31,16 @@
 //! | `{:join, scope, group, pid}`, and with `metadata`; `{:leave, scope, group, pid}` | as for names |
 //! | `{:names, scope}` | `[{name, pid, metadata}]`, in no particular order |
 //! | `{:groups, scope}` | `[{group, [{pid, metadata}]}]`, in no particular order |
+//! | `:leader` | `{:ok, node, term}`, or `:none` |
+//! | `{:subscribe_leader, pid}` | as for `:subscribe`; then `{:tiebeam, cluster, {:leader, node, term}}` at once and after each change, where `node` is `nil` for nobody |
+//! | `{:unsubscribe_leader, pid}` | `:ok` |
+//! | `{:kv, :put, key, value}`, `{:kv, :delete, key}` | `{:ok, revision}` when it is acknowledged; `{:error, reason}` |
+//! | `{:kv, :get, key}` | `{:ok, value, revision}`; `:not_found`; `{:error, reason}` |
+//! | `{:kv, :list, prefix}` | `{:ok, [{key, value, revision}]}`; `{:more, rows}`, and the next ones by `{:kv, :list, prefix, last_key}`; `{:error, reason}` |
+//! | `:locks` | `[{:lock or :singleton or :name, name, pid, metadata, token}]`, in order |
+//!
+//! A reason is `:no_group` (the node was started without voters), `:no_quorum` (nothing was done), `:unknown` (it may have been done),
+//! `:busy`, `:full`, `:stopped`, `:left` or `{:invalid, text}`.
 //!
 //! A scope is an atom or the binary of its text; where no metadata is given, the scope may be left out, and is `:default`. The scope
 //! `:global` is that of OTP's `global`, and read only. A process is registered for who asks only if it is of the node that
@@ -45,16 +55,24 @@
 
 mod config;
 mod dials;
+mod disk;
 mod driver;
 mod event;
+mod group_question;
 mod groups;
 mod handle;
+mod kv;
+mod leader;
+mod leadership;
+mod lock;
 mod name;
 mod observations;
 mod question;
 mod registry;
 mod registry_event;
+mod replica;
 mod resolvers;
+mod strong;
 mod subscribers;
 mod table;
 mod term;
@@ -62,18 +80,21 @@ mod term;
 mod tests;
 mod watched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tiebeam_core::leadership::group;
 use tiebeam_core::{Cluster, Config, Event, Instant, Kind, NodeName};
 use tiebeam_wire::Atom;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::cluster::dials::Dials;
+use crate::cluster::disk::Writer;
 use crate::cluster::driver::{Driver, connection_event};
 use crate::cluster::event::MAX_EVENTS;
 use crate::cluster::handle::{MAX_REQUESTS, SharedVitals, Vitals};
+use crate::cluster::leadership::{DEFAULT_TIMEOUT, MAX_LEADER_CHANGES};
 use crate::cluster::observations::Observations;
 use crate::cluster::registry::{DEFAULT_SCOPE, Shared};
 use crate::cluster::registry_event::MAX_REGISTRY_EVENTS;
@@ -84,14 +105,19 @@ use crate::cluster::watched::Watched;
 use crate::error::SpawnError;
 use crate::node::{Node, NodeEvent};
 
-pub use config::{ClusterConfig, ClusterError};
+pub use config::{ClusterConfig, ClusterError, Voters};
 pub use event::{ClusterEvent, ClusterEvents};
 pub use groups::Groups;
 pub use handle::{ClusterHandle, CommandError};
+pub use kv::{Consistency, Expected, Kv, KvChange, KvChanges, KvEntry, Versioned};
+pub use leader::{Leader, LeaderChange, LeaderChanges};
+pub use leadership::{LeadershipError, Token};
+pub use lock::{LockGuard, LockHolder, Locks};
 pub use name::Name;
 pub use registry::{RegisterOptions, Registration, Registry, RegistryError};
 pub use registry_event::{RegistryEvent, RegistryEvents};
 pub use resolvers::Conflict;
+pub use strong::{StrongNames, StrongRegistration};
 
 impl Node {
     /// Takes part in a cluster: looks for its members, and is found by them.
@@ -120,11 +146,13 @@ impl Node {
     /// `:metrics`, `{:subscribe, pid}`, `{:unsubscribe, pid}`; `{:whereis, scope, name}`, `{:lookup, scope, name}`,
     /// `{:register, scope, name, pid}` and `{:register, scope, name, pid, metadata}`, `{:unregister, scope, name}`,
     /// `{:names, scope}`; `{:members, scope, group}`, `{:join, scope, group, pid}`, `{:leave, scope, group, pid}`,
-    /// `{:groups, scope}`. A subscriber gets `{:tiebeam, cluster, event}`, where `cluster`
+    /// `{:groups, scope}`; `:leader`, `{:subscribe_leader, pid}`, `{:kv, :put, key, value}`, `{:kv, :get, key}`,
+    /// `{:kv, :delete, key}`, `{:kv, :list, prefix}`, `:locks`. A subscriber gets `{:tiebeam, cluster, event}`, where `cluster`
     /// is the identity of the cluster.
     ///
     /// # Cancel safety
-    /// Does not wait: once polled, the node is a member.
+    /// With a data directory it waits until that is read; dropped before, nothing happened. Otherwise it does not wait: once
+    /// polled, the node is a member.
     pub async fn cluster(&self, config: ClusterConfig) -> Result<ClusterHandle, ClusterError> {
         let name = |text: &str| NodeName::parse(text).map_err(ClusterError::Name);
         let ClusterConfig {
@@ -135,6 +163,9 @@ impl Node {
             evict,
             timing,
             registry: limits,
+            voters,
+            data_dir,
+            leadership: pace,
         } = config;
         let verdict_time = Duration::from_micros(limits.resolve_timeout.as_micros());
         let own = name(self.name().as_str())?;
@@ -145,6 +176,30 @@ impl Node {
         let registered = Atom::new(&process)
             .map_err(|error| ClusterError::Process(SpawnError::Invalid(error.to_string())))?;
         let process = self.spawn(&process).map_err(ClusterError::Process)?;
+        let voters = match voters {
+            Voters::None if data_dir.is_some() => return Err(ClusterError::NothingToKeep),
+            Voters::None => None,
+            Voters::Named(nodes) => {
+                let nodes = nodes
+                    .iter()
+                    .map(|node| name(node))
+                    .collect::<Result<_, _>>()?;
+                Some(group::Voters::Named(nodes))
+            }
+            Voters::Expect(count) => Some(group::Voters::Expect(count)),
+        };
+        let takes_part = voters.is_some();
+        let opened = match data_dir {
+            None => Writer::memory(),
+            Some(directory) => Writer::open(directory, own.clone(), cluster.clone()).await?,
+        };
+        let (member, stored, writer) = (opened.member, opened.stored, opened.writer);
+        let leadership = voters.map(|voters| group::Config {
+            member,
+            voters,
+            timing: pace,
+            stored,
+        });
         let core = Cluster::new(Config {
             // Pids are numbered, so a later process of this node has a greater incarnation.
             incarnation: u64::from(process.pid().serial) << 32 | u64::from(process.pid().id),
@@ -155,6 +210,7 @@ impl Node {
             evict,
             timing,
             registry: limits,
+            leadership,
             ..Config::new(own, self.creation(), Kind::Rust)
         })
         .map_err(ClusterError::Config)?;
@@ -167,6 +223,17 @@ impl Node {
         let (events, _) = broadcast::channel(MAX_EVENTS);
         let (requests, asked) = mpsc::channel(MAX_REQUESTS);
         let (registry_events, _) = broadcast::channel(MAX_REGISTRY_EVENTS);
+        let (leaders, _) = broadcast::channel(MAX_LEADER_CHANGES);
+        let leadership = leadership::Shared {
+            node: self.clone(),
+            takes_part,
+            replica: Arc::default(),
+            requests: requests.clone(),
+            origin: tokio::time::Instant::now(),
+            leaders: leaders.downgrade(),
+            next_watch: Arc::default(),
+            timeout: DEFAULT_TIMEOUT,
+        };
         let registry = Shared {
             node: self.clone(),
             table: Arc::new(Table::default()),
@@ -174,6 +241,7 @@ impl Node {
             events: registry_events.downgrade(),
             resolvers: Resolvers::default(),
             scope: DEFAULT_SCOPE.into(),
+            leadership: leadership.clone(),
         };
         let handle = ClusterHandle {
             members: watched,
@@ -181,12 +249,12 @@ impl Node {
             events: events.downgrade(),
             requests,
             registry: registry.clone(),
+            leadership: leadership.clone(),
         };
         let mut driver = Driver {
             node: self.clone(),
             registered,
             core,
-            origin: tokio::time::Instant::now(),
             members,
             shown: Instant::ZERO,
             vitals,
@@ -203,6 +271,12 @@ impl Node {
             verdict_time,
             listing: Arc::new(Semaphore::new(1)),
             atoms: Atoms::default(),
+            writer,
+            leadership,
+            leaders,
+            followers: Subscribers::default(),
+            watches: HashMap::new(),
+            happened: VecDeque::new(),
         };
         process.monitor_nodes();
         let up = |visible| move |node| NodeEvent::Up { node, visible };

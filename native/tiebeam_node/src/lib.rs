@@ -41,8 +41,10 @@ mod waiting_room;
 
 pub use cluster::{
     ClusterConfig, ClusterError, ClusterEvent, ClusterEvents, ClusterHandle, CommandError,
-    Conflict, Groups, Name, RegisterOptions, Registration, Registry, RegistryError, RegistryEvent,
-    RegistryEvents,
+    Conflict, Consistency, Expected, Groups, Kv, KvChange, KvChanges, KvEntry, Leader,
+    LeaderChange, LeaderChanges, LeadershipError, LockGuard, LockHolder, Locks, Name,
+    RegisterOptions, Registration, Registry, RegistryError, RegistryEvent, RegistryEvents,
+    StrongNames, StrongRegistration, Token, Versioned, Voters,
 };
 pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
 pub use epmd::EpmdMode;
@@ -54,6 +56,9 @@ pub use kernel::pg::{Pg, PgError, PgEvent, PgEvents};
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
 pub use process::{Call, Destination, Process, ReplyTo, Signal, Target, ThreadProcess, TimedOut};
 pub use router::SpawnOptions;
+pub use tiebeam_core::leadership::group::{MAX_LIST, Standing, Timing as LeadershipTiming};
+pub use tiebeam_core::leadership::machine::{Limit, MAX_KEY_BYTES, MAX_VALUE_BYTES};
+pub use tiebeam_core::leadership::{MAX_MEMBERS, MAX_VOTERS};
 pub use tiebeam_core::registry::name::{MAX_NAME_DEPTH, NameError};
 pub use tiebeam_core::registry::{
     Departure, Gone, Keep, Limits as RegistryLimits, MAX_META_BYTES, MAX_NAME_BYTES, MAX_SCOPES,
@@ -63,6 +68,7 @@ pub use tiebeam_core::{
     Contest, Health, Kind, MAX_BROADCAST_BYTES, MAX_HEALTH_MULTIPLIER, MAX_METADATA_BYTES, Member,
     Metrics, NodeName, Status, Timing,
 };
+pub use tiebeam_store::StoreError;
 pub use tiebeam_wire::{self as wire, Atom, Binary, Map, Pid, Reference, Term};
 pub use tls::{TlsConfig, TlsError, TlsFailure};
 pub use transport::{ConnectError, HandshakeFailure, StartError};

@@ -1,9 +1,11 @@
 //! The driver: a process that steps the core with what happens, and does what the core wants done.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tiebeam_core::leadership::group::{self, Led, Output};
+use tiebeam_core::leadership::machine::WatchId;
 use tiebeam_core::registry::{self, Change, Loss, OnConflict};
 use tiebeam_core::{
     Action, Answer, CallId, Cluster, Command, Event, Instant, Member, NodeName, Notice,
@@ -11,16 +13,21 @@ use tiebeam_core::{
 use tiebeam_wire::control::Control;
 use tiebeam_wire::{Atom, Pid, Term};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::cluster::dials::Dials;
+use crate::cluster::disk::Writer;
 use crate::cluster::event::ClusterEvent;
+use crate::cluster::group_question::{self, GroupQuestion};
 use crate::cluster::handle::{Asked, MAX_REQUESTS, Request, SharedVitals, Vitals};
+use crate::cluster::kv::KvChange;
+use crate::cluster::leadership;
 use crate::cluster::name::term_of;
 use crate::cluster::observations::Observations;
 use crate::cluster::question::{self, Question, Read};
 use crate::cluster::registry::{RegistryError, Shared, done};
 use crate::cluster::registry_event::Told;
+use crate::cluster::replica::{Composition, Lease, News};
 use crate::cluster::resolvers::{Conflict, Verdicts};
 use crate::cluster::subscribers::Subscribers;
 use crate::cluster::table::{Atoms, pid_of};
@@ -45,8 +52,6 @@ pub(super) struct Driver {
     /// The registered name that members send to.
     pub(super) registered: Atom,
     pub(super) core: Cluster,
-    /// The origin of the core's time.
-    pub(super) origin: tokio::time::Instant,
     pub(super) members: watch::Sender<Arc<[Member]>>,
     /// When `members` was set.
     pub(super) shown: Instant,
@@ -68,12 +73,30 @@ pub(super) struct Driver {
     /// Lists of names are made one after the other: each takes as much memory as the table.
     pub(super) listing: Arc<Semaphore>,
     pub(super) atoms: Atoms,
+    /// Where the group's writes go.
+    pub(super) writer: Writer,
+    /// What handles have of the group, this node's copy above all.
+    pub(super) leadership: leadership::Shared,
+    pub(super) leaders: broadcast::Sender<News>,
+    /// Processes that want to hear of leaders alone.
+    pub(super) followers: Subscribers,
+    pub(super) watches: HashMap<WatchId, Watcher>,
+    /// What carrying out an action made happen; the core is told in the same turn.
+    pub(super) happened: VecDeque<Event>,
+}
+
+/// A handle that watches keys.
+pub(super) struct Watcher {
+    changes: mpsc::Sender<KvChange>,
+    /// Changes that were dropped since the last one that was sent, because it is slow.
+    missed: u64,
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
         // Nobody keeps it up to date any more, and a name that leads to the wrong process is worse than none.
         self.registry.table.clear();
+        self.leadership.replica.end();
     }
 }
 
@@ -83,7 +106,7 @@ impl Driver {
             let deadline = self
                 .core
                 .deadline()
-                .map(|at| self.origin + Duration::from_micros(at.as_micros()));
+                .map(|at| self.leadership.origin + Duration::from_micros(at.as_micros()));
             tokio::select! {
                 signal = process.recv() => match signal {
                     Some(signal) => self.signals(Some(signal), &mut process),
@@ -92,6 +115,7 @@ impl Driver {
                 Some(request) = requests.recv() => self.requests(request, &mut requests, &process),
                 () = self.dials.ended() => {}
                 verdict = self.verdicts.given() => self.step([verdict], &process),
+                written = self.writer.written() => self.written(written, &process),
                 // What waits comes first: it may be what the core is waiting for.
                 () = sleep_until(deadline) => self.signals(None, &mut process),
             }
@@ -110,6 +134,7 @@ impl Driver {
                 Signal::Call(call) => events.extend(self.call(call, process)),
                 Signal::Down { reference, .. } => {
                     self.subscribers.down(&reference);
+                    self.followers.down(&reference);
                     events.extend(self.watched.down(&reference, process));
                 }
                 Signal::Cast(_) | Signal::Exit { .. } => {}
@@ -162,6 +187,11 @@ impl Driver {
                 [Term::Atom(request), Term::Pid(pid)] => match request.as_str() {
                     "subscribe" => Some(self.subscribers.add(pid, process)),
                     "unsubscribe" => Some(self.unsubscribe(pid, process)),
+                    "subscribe_leader" => Some(self.follow(pid, process)),
+                    "unsubscribe_leader" => {
+                        self.followers.remove(pid, process);
+                        Some(Term::atom("ok"))
+                    }
                     _ => None,
                 },
                 _ => None,
@@ -182,8 +212,23 @@ impl Driver {
                     return self.change(command, pid, call, process);
                 }
                 Some(Err(refusal)) => refusal,
-                // A request of a newer release is no reason to end.
-                None => Term::tuple([Term::atom("error"), Term::atom("unknown_request")]),
+                None => match GroupQuestion::parse(call.request()) {
+                    Some(Ok(GroupQuestion::Leader)) => {
+                        group_question::leader(&self.leadership.replica.led())
+                    }
+                    Some(Ok(GroupQuestion::Locks)) => {
+                        group_question::locks(&self.leadership.replica)
+                    }
+                    Some(Ok(GroupQuestion::Ask(request))) => {
+                        let (_, reply_to) = call.into_parts();
+                        let asked = Asked::Process(reply_to);
+                        let command = Command::Leadership(request);
+                        return self.asked(Request { command, asked }, process);
+                    }
+                    Some(Err(refusal)) => refusal,
+                    // A request of a newer release is no reason to end.
+                    None => Term::tuple([Term::atom("error"), Term::atom("unknown_request")]),
+                },
             },
         };
         if let Err(error) = call.reply_term(reply) {
@@ -273,10 +318,22 @@ impl Driver {
 
     /// What a request is to the core; `None` if it is answered already.
     fn asked(&mut self, Request { command, asked }: Request, process: &Process) -> Option<Event> {
-        if let Command::Registry(
-            registry::Command::Register { pid, .. } | registry::Command::Join { pid, .. },
-        ) = &command
+        let asked = match (asked, &command) {
+            (Asked::Watch(answer, changes), Command::Leadership(request)) => {
+                if let group::Command::Watch { watch, .. } = request.command {
+                    let watcher = Watcher { changes, missed: 0 };
+                    self.watches.insert(watch, watcher);
+                }
+                Asked::Handle(answer)
+            }
+            (asked, _) => asked,
+        };
+        if let Command::Leadership(request) = &command
+            && let group::Command::Unwatch { watch } = request.command
         {
+            self.watches.remove(&watch);
+        }
+        if let Some(pid) = process_of(&command) {
             let Some(pid) = pid_of(pid, &mut self.atoms) else {
                 self.reply(asked, Answer::Registry(registry::Answer::Exited));
                 return None;
@@ -299,21 +356,42 @@ impl Driver {
         Some(Event::Asked { call, command })
     }
 
+    fn answer(&mut self, call: CallId, answer: Answer) {
+        if let Some(asked) = self.calls.remove(&call) {
+            self.reply(asked, answer);
+        }
+    }
+
     fn reply(&self, asked: Asked, answer: Answer) {
         match asked {
             // Whoever asked may have given up.
-            Asked::Handle(waiting) => drop(waiting.send(answer)),
+            Asked::Handle(waiting) | Asked::Watch(waiting, _) => drop(waiting.send(answer)),
             Asked::Process(reply_to) => {
-                if let Err(error) = reply_to.reply_term(question::answer(done(answer))) {
+                let reply = match answer {
+                    Answer::Leadership(_) | Answer::NoGroup => group_question::answer(answer),
+                    answer => question::answer(done(answer)),
+                };
+                if let Err(error) = reply_to.reply_term(reply) {
                     debug!("a reply was not sent: {error}");
                 }
             }
+            Asked::Nobody => {}
         }
+    }
+
+    /// Something is on disk, or is not.
+    fn written(&mut self, event: Event, process: &Process) {
+        if let Event::Unpersisted { why } = &event {
+            error!(
+                "this node takes no part in its group any more, what it agreed to could not be written: {why}"
+            );
+        }
+        self.step([event], process);
     }
 
     /// Steps the core and carries out what it wants; the time is that of this moment, however late that is.
     pub(super) fn step(&mut self, events: impl IntoIterator<Item = Event>, process: &Process) {
-        let now = Instant::from_micros(self.origin.elapsed().as_micros() as u64);
+        let now = self.leadership.now();
         let mut actions = Vec::new();
         let mut woken = false;
         for event in events {
@@ -326,8 +404,25 @@ impl Driver {
         }
         // First of all, so that whoever hears of a change finds it in `members`.
         self.show(now, &actions);
-        for action in actions {
-            self.carry_out(action, process);
+        // Last of all, so that whoever is answered finds in the tables what it was answered.
+        let mut answers = Vec::new();
+        loop {
+            for action in std::mem::take(&mut actions) {
+                match action {
+                    Action::Answer {
+                        call,
+                        answer: answer @ Answer::Leadership(_),
+                    } => answers.push((call, answer)),
+                    action => self.carry_out(action, process),
+                }
+            }
+            let Some(event) = self.happened.pop_front() else {
+                break;
+            };
+            self.step_one(now, event, &mut actions, process);
+        }
+        for (call, answer) in answers {
+            self.answer(call, answer);
         }
         let view = self.core.view();
         self.vitals.set(Vitals {
@@ -426,16 +521,15 @@ impl Driver {
                 if answer == Answer::Left {
                     // From now on nothing is heard of other nodes.
                     self.registry.table.clear();
+                    self.leadership.replica.end();
                 }
-                if let Some(asked) = self.calls.remove(&call) {
-                    self.reply(asked, answer);
-                }
+                self.answer(call, answer);
             }
             Action::Table(change) => self.table(&change),
             Action::Lost(loss) => self.lost(&loss, process),
             Action::Promoted { key, pid } => self.promoted(&key, &pid, process),
-            // This node takes no part in a group.
-            Action::Persist(_) | Action::Leadership(_) => {}
+            Action::Persist(disk) => self.happened.extend(self.writer.write(disk)),
+            Action::Leadership(output) => self.output(output, process),
             Action::Resolve { id, older, younger } => {
                 let conflict = Conflict::of(&older, &younger);
                 let resolvers = &self.registry.resolvers;
@@ -444,6 +538,115 @@ impl Driver {
             }
             Action::Notify(notice) => self.notify(notice, process),
         }
+    }
+
+    /// What the group wants done.
+    fn output(&mut self, output: Output, process: &Process) {
+        let replica = &self.leadership.replica;
+        match output {
+            Output::Row(row) => replica.apply(row),
+            Output::Led(led) => self.led(led, process),
+            Output::Lease { term, until } => {
+                let lease = Lease { term, until };
+                replica.lease.send_replace(lease);
+            }
+            Output::Lost(lost) => {
+                if let Some(pid) = pid_of(&lost.pid, &mut self.atoms) {
+                    let kind = group_question::kind_term(lost.kind);
+                    let (name, token) = (term_of(&lost.name), Term::from(lost.token));
+                    self.tell(&pid, [Term::atom("lost"), kind, name, token], process);
+                }
+            }
+            Output::Watched {
+                watch,
+                key,
+                stored,
+                revision,
+            } => {
+                let change = KvChange::of(key, stored, revision);
+                if let Some(watcher) = self.watches.get_mut(&watch)
+                    && !watcher.tell(change)
+                {
+                    self.watches.remove(&watch);
+                    let command = group::Command::Unwatch { watch };
+                    let unwatch = self.unasked(command);
+                    self.happened.push_back(unwatch);
+                }
+            }
+            Output::Members { voters, learners } => {
+                replica
+                    .composition
+                    .send_replace(Composition { voters, learners });
+            }
+            Output::Foreign { node } => warn!(
+                %node,
+                "a connected node is in a group that was founded apart from this node's: they refuse each other. \
+                 Stop the nodes of one of the two, remove their data directories, and start them again"
+            ),
+            Output::Stopped(why) => {
+                match &why {
+                    group::Stopped::Left => info!("{why}"),
+                    group::Stopped::Fault(_) | group::Stopped::Disk(_) => {
+                        error!("this node takes no part in its group any more: {why}");
+                    }
+                }
+                replica.lease.send_modify(|lease| lease.until = None);
+                replica.stopped.send_replace(Some(why));
+            }
+            // The cluster has words of its own for these.
+            Output::Send { to, bytes } => self.send(&to, bytes, process),
+            Output::Persist(disk) => self.happened.extend(self.writer.write(disk)),
+            Output::Answer { call, answer } => self.answer(call, Answer::Leadership(answer)),
+            Output::Ignored { from, why } => {
+                warn!(node = %from, "ignored a message of the group: {why}");
+            }
+        }
+    }
+
+    /// A command of the driver itself, whose answer nobody waits for.
+    fn unasked(&mut self, command: group::Command) -> Event {
+        let call = CallId(self.next_call);
+        self.next_call += 1;
+        Event::Asked {
+            call,
+            command: Command::Leadership(group::Request {
+                command,
+                timeout: tiebeam_core::Duration::ZERO,
+            }),
+        }
+    }
+
+    /// Who leads is news.
+    fn led(&mut self, led: Led, process: &Process) {
+        match &led.leader {
+            Some(leader) => info!(%leader, term = led.term, "a leader"),
+            None => info!(term = led.term, "no leader"),
+        }
+        let replica = &self.leadership.replica;
+        let number = replica.news.borrow().number + 1;
+        let news = News { number, led };
+        // The table first: whoever hears of it finds it there.
+        replica.news.send_replace(news.clone());
+        let told = leader_event(&news.led);
+        let event = term::event(&told);
+        let cluster = self.core.view().cluster();
+        self.subscribers.publish(cluster, &event, process);
+        // Who subscribed to both is told once.
+        let subscribed = |pid: &Pid| self.subscribers.contains(pid);
+        self.followers
+            .publish_but(subscribed, cluster, &event, process);
+        // Errors: nobody has subscribed.
+        let _ = self.events.send(told);
+        let _ = self.leaders.send(news);
+    }
+
+    /// A process wants to hear of leaders: it is told who leads, then each change.
+    fn follow(&mut self, pid: &Pid, process: &Process) -> Term {
+        let reply = self.followers.add(pid, process);
+        let event = term::event(&leader_event(&self.leadership.replica.led()));
+        self.followers
+            .tell(pid, self.core.view().cluster(), &event, process);
+        reply
     }
 
     fn table(&mut self, change: &Change) {
@@ -496,7 +699,7 @@ impl Driver {
         let cluster = Term::binary(self.core.view().cluster());
         let message = Term::tuple([Term::atom("tiebeam"), cluster, Term::tuple(event)]);
         if let Err(error) = process.send(pid, message) {
-            warn!(process = ?pid, "a process was not told of its name: {error}");
+            warn!(process = ?pid, "a process was not told what it lost: {error}");
         }
     }
 
@@ -582,6 +785,52 @@ impl Driver {
                 warn!(%node, %at, ?error, "a node was not told to disconnect a dead member")
             }
         }
+    }
+}
+
+impl Watcher {
+    /// False if nobody listens any more.
+    fn tell(&mut self, change: KvChange) -> bool {
+        use mpsc::error::TrySendError::{Closed, Full};
+        if self.missed > 0 {
+            match self.changes.try_send(KvChange::Missed(self.missed)) {
+                Ok(()) => self.missed = 0,
+                Err(Full(_)) => {
+                    self.missed += 1;
+                    return true;
+                }
+                Err(Closed(_)) => return false,
+            }
+        }
+        match self.changes.try_send(change) {
+            Ok(()) => true,
+            Err(Full(_)) => {
+                self.missed += 1;
+                true
+            }
+            Err(Closed(_)) => false,
+        }
+    }
+}
+
+fn leader_event(led: &Led) -> ClusterEvent {
+    ClusterEvent::Leader {
+        leader: led.leader.clone(),
+        term: led.term,
+    }
+}
+
+/// The process of this node that a command is for: when it ends, the core is told.
+fn process_of(command: &Command) -> Option<&Arc<[u8]>> {
+    match command {
+        Command::Registry(
+            registry::Command::Register { pid, .. } | registry::Command::Join { pid, .. },
+        ) => Some(pid),
+        Command::Leadership(request) => match &request.command {
+            group::Command::Acquire { pid, .. } => Some(pid),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

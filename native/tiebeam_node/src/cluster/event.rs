@@ -60,6 +60,13 @@ pub enum ClusterEvent {
         /// What.
         bytes: Arc<[u8]>,
     },
+    /// Who leads changed, as far as this node knows; see [`Leader`](crate::Leader). Terms never go back.
+    Leader {
+        /// Who, if anybody does.
+        leader: Option<NodeName>,
+        /// The latest term.
+        term: u64,
+    },
     /// The subscriber was so slow that this many events were dropped;
     /// [`ClusterHandle::members`](crate::ClusterHandle::members) has the present state.
     Missed(u64),

@@ -8,12 +8,19 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::cluster::event::{ClusterEvent, ClusterEvents};
 use crate::cluster::groups::Groups;
+use crate::cluster::kv::{Kv, KvChange};
+use crate::cluster::leader::Leader;
+use crate::cluster::leadership;
+use crate::cluster::lock::Locks;
 use crate::cluster::registry::{Registry, Shared};
 use crate::process::ReplyTo;
 
 /// Requests of handles that may wait, of a few kilobytes at most: as many as some turns of the driver take. A handle beyond
 /// it waits for its turn.
 pub(super) const MAX_REQUESTS: usize = 256;
+
+/// How long a node that leaves waits for others to take over: the longest election timeout, and as much again for the disk.
+const HAND_OVER: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// This node's part in a cluster. Clones are the same; dropping all of them changes nothing: the node stays a member
 /// until [`ClusterHandle::leave`] or [`Node::stop`](crate::Node::stop).
@@ -24,6 +31,7 @@ pub struct ClusterHandle {
     pub(super) events: broadcast::WeakSender<ClusterEvent>,
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) registry: Shared,
+    pub(super) leadership: leadership::Shared,
 }
 
 /// What is asked of the driver.
@@ -36,8 +44,12 @@ pub(super) struct Request {
 pub(super) enum Asked {
     /// A handle of this node.
     Handle(oneshot::Sender<Answer>),
+    /// The same, with where the changes of what is watched go.
+    Watch(oneshot::Sender<Answer>, mpsc::Sender<KvChange>),
     /// A process, on whatever node.
     Process(ReplyTo),
+    /// Nobody does.
+    Nobody,
 }
 
 /// How the driver's core is, as of its last step.
@@ -106,6 +118,21 @@ impl ClusterHandle {
         Registry::new(self.registry.clone())
     }
 
+    /// Who leads the cluster. This and what follows needs [`ClusterConfig::voters`](crate::ClusterConfig::voters).
+    pub fn leader(&self) -> Leader {
+        Leader::new(self.leadership.clone())
+    }
+
+    /// The keys that the cluster agreed on.
+    pub fn kv(&self) -> Kv {
+        Kv::new(self.leadership.clone())
+    }
+
+    /// The locks of the cluster.
+    pub fn locks(&self) -> Locks {
+        Locks::new(self.leadership.clone())
+    }
+
     /// The groups of the cluster, in the scope `"default"`.
     pub fn groups(&self) -> Groups {
         Groups::new(self.registry.clone())
@@ -141,8 +168,8 @@ impl ClusterHandle {
         self.command(Command::Broadcast(bytes.into())).await
     }
 
-    /// Tells all members that this node leaves, and takes no further part; the connections stay. Returns when the
-    /// farewells are on their way. Does nothing the second time, or when the driver is gone.
+    /// Tells all members that this node leaves, gives back what it holds, hands leadership over, and takes no further part; the
+    /// connections stay. Returns when that is done, or on its way. Does nothing the second time, or when the driver is gone.
     ///
     /// Before [`Node::stop`](crate::Node::stop) it makes the difference between *left* and *dead*.
     ///
@@ -150,7 +177,12 @@ impl ClusterHandle {
     /// Once polled, the node leaves even if the future is dropped, unless the request still waits for its turn.
     pub async fn leave(&self) {
         // An error: the driver ended, so this node takes no part either way.
-        let _ = self.command(Command::Leave).await;
+        let left = self.command(Command::Leave).await;
+        if left == Err(CommandError::Left) && self.leadership.takes_part {
+            let mut stopped = self.leadership.replica.stopped.subscribe();
+            let handed_over = stopped.wait_for(|stopped| stopped.is_some());
+            let _ = tokio::time::timeout(HAND_OVER, handed_over).await;
+        }
     }
 
     async fn command(&self, command: Command) -> Result<(), CommandError> {

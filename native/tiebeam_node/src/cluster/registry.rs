@@ -14,9 +14,11 @@ use tiebeam_wire::{DecodeError, Pid, Term, decode};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::cluster::handle::{Asked, Request};
+use crate::cluster::leadership;
 use crate::cluster::name::Name;
 use crate::cluster::registry_event::{RegistryEvents, Told};
 use crate::cluster::resolvers::{Conflict, Resolvers};
+use crate::cluster::strong::StrongNames;
 use crate::cluster::table::{Atoms, Row, Table, pid_bytes, pid_of, term_bytes};
 use crate::node::Node;
 use crate::typed;
@@ -44,6 +46,8 @@ pub(super) struct Shared {
     pub(super) events: broadcast::WeakSender<Told>,
     pub(super) resolvers: Resolvers,
     pub(super) scope: Arc<str>,
+    /// The way to strong names.
+    pub(super) leadership: leadership::Shared,
 }
 
 impl Shared {
@@ -168,6 +172,12 @@ impl Registry {
                 ..self.shared.clone()
             },
         }
+    }
+
+    /// Names on which the cluster agrees before they are given, whatever the scope; needs
+    /// [`ClusterConfig::voters`](crate::ClusterConfig::voters).
+    pub fn strong(&self) -> StrongNames {
+        StrongNames::new(self.shared.leadership.clone())
     }
 
     // ---- changes

@@ -50,6 +50,11 @@ impl Subscribers {
         Term::atom("ok")
     }
 
+    /// Whether the process is there.
+    pub(super) fn contains(&self, pid: &Pid) -> bool {
+        self.0.iter().any(|subscriber| subscriber.pid == *pid)
+    }
+
     /// Removes a process, if it is there.
     pub(super) fn remove(&mut self, pid: &Pid, process: &Process) {
         self.0.retain(|subscriber| {
@@ -69,21 +74,43 @@ impl Subscribers {
     /// Sends `{tiebeam, Cluster, Event}` to all. A subscriber behind a busy link misses it, and is told later how many it
     /// missed: `{missed, Count}`.
     pub(super) fn publish(&mut self, cluster: &str, event: &Term, process: &Process) {
+        self.publish_but(|_| false, cluster, event, process);
+    }
+
+    /// The same to all but those for whom `skip` holds.
+    pub(super) fn publish_but(
+        &mut self,
+        skip: impl Fn(&Pid) -> bool,
+        cluster: &str,
+        event: &Term,
+        process: &Process,
+    ) {
         for subscriber in &mut self.0 {
-            if subscriber.missed > 0 {
-                let missed = Term::tuple([Term::atom("missed"), Term::from(subscriber.missed)]);
-                if subscriber.send(cluster, missed, process) {
-                    subscriber.missed = 0;
-                }
-            }
-            if subscriber.missed > 0 || !subscriber.send(cluster, event.clone(), process) {
-                subscriber.missed += 1;
+            if !skip(&subscriber.pid) {
+                subscriber.tell(cluster, event, process);
             }
         }
+    }
+
+    /// The same to one process, if it is there.
+    pub(super) fn tell(&mut self, pid: &Pid, cluster: &str, event: &Term, process: &Process) {
+        self.publish_but(|other| other != pid, cluster, event, process);
     }
 }
 
 impl Subscriber {
+    fn tell(&mut self, cluster: &str, event: &Term, process: &Process) {
+        if self.missed > 0 {
+            let missed = Term::tuple([Term::atom("missed"), Term::from(self.missed)]);
+            if self.send(cluster, missed, process) {
+                self.missed = 0;
+            }
+        }
+        if self.missed > 0 || !self.send(cluster, event.clone(), process) {
+            self.missed += 1;
+        }
+    }
+
     fn send(&self, cluster: &str, event: Term, process: &Process) -> bool {
         let cluster = Term::binary(cluster);
         let message = Term::tuple([Term::atom("tiebeam"), cluster, event]);

@@ -107,6 +107,10 @@ pub(super) fn event(event: &ClusterEvent) -> Term {
         ClusterEvent::Broadcast { from, bytes } => {
             Term::tuple([Term::atom("broadcast"), node(from), Term::binary(bytes)])
         }
+        ClusterEvent::Leader { leader, term } => {
+            let leader = leader.as_ref().map_or_else(|| Term::atom("nil"), node);
+            Term::tuple([Term::atom("leader"), leader, Term::from(*term)])
+        }
         ClusterEvent::Missed(count) => Term::tuple([Term::atom("missed"), Term::from(*count)]),
     }
 }

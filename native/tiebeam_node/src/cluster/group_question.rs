@@ -1,0 +1,225 @@
+//! What any node may ask about the leader, keys and locks, and what it is told: Erlang terms.
+
+use std::time::Duration;
+
+use tiebeam_core::leadership::group::{Answer, Command, Led, MAX_LIST, Read, Request};
+use tiebeam_core::leadership::machine::{Expect, Kind, Stored};
+use tiebeam_wire::Term;
+
+use crate::cluster::leadership::{LeadershipError, core_duration, granted, node_term};
+use crate::cluster::name::term_of;
+use crate::cluster::question::invalid;
+use crate::cluster::replica::{Replica, holder};
+use crate::cluster::table::term_bytes;
+
+/// How long a request waits: less than `GenServer.call/2` does, so that the caller hears what became of it.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A request about leadership.
+pub(super) enum GroupQuestion {
+    /// Who leads.
+    Leader,
+    /// All that is held.
+    Locks,
+    /// A command for the core.
+    Ask(Request),
+}
+
+impl GroupQuestion {
+    /// `None` if it is no request about leadership. An error is what its sender is told.
+    pub(super) fn parse(request: &Term) -> Option<Result<Self, Term>> {
+        let Term::Tuple(elements) = request else {
+            return match request.as_atom()?.as_str() {
+                "leader" => Some(Ok(Self::Leader)),
+                "locks" => Some(Ok(Self::Locks)),
+                _ => None,
+            };
+        };
+        let [Term::Atom(tag), Term::Atom(verb), arguments @ ..] = elements.as_slice() else {
+            return None;
+        };
+        if tag.as_str() != "kv" {
+            return None;
+        }
+        let command = match (verb.as_str(), arguments) {
+            ("put", [key, value]) => bytes(key).map(|key| Command::Put {
+                key,
+                value: term_bytes(value),
+                expect: Expect::Anything,
+            }),
+            ("get", [key]) => bytes(key).map(|key| Command::Get {
+                key,
+                read: Read::Linear,
+            }),
+            ("delete", [key]) => bytes(key).map(|key| Command::Delete {
+                key,
+                expect: Expect::Anything,
+            }),
+            ("list", [prefix]) => bytes(prefix).map(|prefix| list(prefix, None)),
+            ("list", [prefix, after]) => {
+                bytes(prefix).and_then(|prefix| bytes(after).map(|after| list(prefix, Some(after))))
+            }
+            _ => return None,
+        };
+        let timeout = core_duration(TIMEOUT);
+        Some(command.map(|command| Self::Ask(Request { command, timeout })))
+    }
+}
+
+fn list(prefix: Vec<u8>, after: Option<Vec<u8>>) -> Command {
+    Command::List {
+        prefix,
+        after,
+        limit: MAX_LIST,
+        read: Read::Linear,
+    }
+}
+
+fn bytes(key: &Term) -> Result<Vec<u8>, Term> {
+    match key {
+        Term::Binary(key) => Ok(key.as_slice().to_vec()),
+        _ => Err(invalid("a key is a binary".to_owned())),
+    }
+}
+
+/// `{ok, Node, Term}`, or `none`.
+pub(super) fn leader(led: &Led) -> Term {
+    match &led.leader {
+        Some(_) => Term::tuple([
+            Term::atom("ok"),
+            node_term(led.leader.as_ref()),
+            Term::from(led.term),
+        ]),
+        None => Term::atom("none"),
+    }
+}
+
+/// `[{Kind, Name, Pid, Meta, Token}]`.
+pub(super) fn locks(replica: &Replica) -> Term {
+    let rows = replica
+        .claims()
+        .into_iter()
+        .filter_map(|((kind, name), claim)| {
+            let (pid, meta) = holder(&claim.value)?;
+            let (name, token) = (term_of(&name), Term::from(claim.token));
+            Some(Term::tuple([
+                kind_term(kind),
+                name,
+                Term::from(pid),
+                meta,
+                token,
+            ]))
+        });
+    Term::list(rows.collect::<Vec<_>>())
+}
+
+pub(super) fn kind_term(kind: Kind) -> Term {
+    Term::atom(match kind {
+        Kind::Lock => "lock",
+        Kind::Singleton => "singleton",
+        Kind::Name => "name",
+    })
+}
+
+/// What who asked is told.
+pub(super) fn answer(answer: tiebeam_core::Answer) -> Term {
+    match granted(answer) {
+        Ok(Answer::Done(index)) => Term::tuple([Term::atom("ok"), Term::from(index)]),
+        Ok(Answer::Value(None)) => Term::atom("not_found"),
+        Ok(Answer::Value(Some(stored))) => {
+            let (value, revision) = value(&stored);
+            Term::tuple([Term::atom("ok"), value, revision])
+        }
+        Ok(Answer::Values { rows, more }) => {
+            let row = |(key, stored): &(Vec<u8>, Stored)| {
+                let (value, revision) = value(stored);
+                Term::tuple([Term::binary(key), value, revision])
+            };
+            let rows: Vec<Term> = rows.iter().map(row).collect();
+            let tag = if more { "more" } else { "ok" };
+            Term::tuple([Term::atom(tag), Term::list(rows)])
+        }
+        // Answers to what no process of another node can ask.
+        Ok(Answer::Holder(_) | Answer::Members(_)) => error(&LeadershipError::Unknown),
+        Ok(_) => error(&LeadershipError::Unknown),
+        Err(refused) => error(&refused),
+    }
+}
+
+fn value(stored: &Stored) -> (Term, Term) {
+    (term_of(&stored.value), Term::from(stored.revision))
+}
+
+fn error(error: &LeadershipError) -> Term {
+    Term::tuple([Term::atom("error"), error.reason()])
+}
+
+#[cfg(test)]
+mod tests {
+    use tiebeam_core::leadership::group;
+
+    use super::*;
+
+    fn told(given: group::Answer) -> String {
+        answer(tiebeam_core::Answer::Leadership(given)).to_string()
+    }
+
+    #[test]
+    fn answers_are_told_as_terms() {
+        let stored = Stored {
+            revision: 7,
+            value: term_bytes(&Term::from("Alice")),
+        };
+        let rows = vec![(b"k".to_vec(), stored.clone())];
+        let cases = [
+            (Answer::Done(7), "{ok,7}"),
+            (Answer::Value(None), "not_found"),
+            (Answer::Value(Some(stored)), "{ok,<<\"Alice\">>,7}"),
+            (
+                Answer::Values {
+                    rows: rows.clone(),
+                    more: false,
+                },
+                "{ok,[{<<\"k\">>,<<\"Alice\">>,7}]}",
+            ),
+            (
+                Answer::Values { rows, more: true },
+                "{more,[{<<\"k\">>,<<\"Alice\">>,7}]}",
+            ),
+            (Answer::NoLeader, "{error,no_quorum}"),
+            (Answer::Unknown, "{error,unknown}"),
+            (Answer::Differs { revision: 3 }, "{error,{differs,3}}"),
+        ];
+        for (given, text) in cases {
+            assert_eq!(told(given), text);
+        }
+        assert_eq!(
+            answer(tiebeam_core::Answer::NoGroup).to_string(),
+            "{error,no_group}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_request_is_left_to_others() {
+        let parse = |text| GroupQuestion::parse(&Term::parse(text).unwrap());
+        for text in [
+            "members",
+            "{kv, shut}",
+            "{kv, get}",
+            "{whereis, <<\"a\">>}",
+            "7",
+        ] {
+            assert!(parse(text).is_none(), "{text}");
+        }
+        assert!(matches!(parse("{kv, get, atom}"), Some(Err(_))));
+        assert!(matches!(parse("leader"), Some(Ok(GroupQuestion::Leader))));
+        let list = parse("{kv, list, <<\"a\">>, <<\"ab\">>}");
+        let Some(Ok(GroupQuestion::Ask(request))) = list else {
+            panic!("a list");
+        };
+        assert_eq!(
+            request.command,
+            super::list(b"a".to_vec(), Some(b"ab".to_vec()))
+        );
+    }
+}
