@@ -222,6 +222,41 @@ fn both_halves_of_a_cut_network_evict_nobody_and_merge_again() {
     }
 }
 
+/// Of five members three, and with them a node without Tiebeam, are cut off from two. Who is first among the guardians may
+/// be one of the two, and be missed a second after the other: then another one has to tell the plain node of the other.
+#[test]
+fn a_plain_node_of_the_greater_side_loses_all_of_the_smaller_one() {
+    for (seed, one, other) in (0..20).flat_map(|seed| {
+        let pairs = (0..5).flat_map(|one| (0..one).map(move |other| (one, other)));
+        pairs.map(move |(one, other)| (seed, one, other))
+    }) {
+        let mut net = Net::cluster(5, |config| Config {
+            evict: true,
+            seed: seed * 5 + config.seed,
+            ..config
+        });
+        let all: Vec<String> = (0..5).map(Net::name).collect();
+        net.start_plain("p@h", &all.iter().map(String::as_str).collect::<Vec<_>>());
+        net.run(5_000);
+        let (smaller, mut greater): (Vec<&str>, Vec<&str>) = all
+            .iter()
+            .map(String::as_str)
+            .partition(|node| [Net::name(one), Net::name(other)].contains(&(*node).into()));
+        greater.push("p@h");
+        for (here, there) in greater
+            .iter()
+            .flat_map(|here| smaller.iter().map(move |there| (here, there)))
+        {
+            net.cut(here, there);
+            net.cut(there, here);
+        }
+        net.run(10_000);
+        let mut connected = net.connected("p@h");
+        connected.push("p@h".into());
+        assert_eq!(connected, greater, "seed {seed}, without {smaller:?}");
+    }
+}
+
 #[test]
 fn a_network_that_was_torn_apart_is_dialled_together() {
     let mut net = Net::cluster(8, |config| config);
