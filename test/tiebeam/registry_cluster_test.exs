@@ -131,7 +131,7 @@ defmodule Tiebeam.RegistryClusterTest do
     assert ask.({:register, :default, "host", guest}) == {:error, {:taken, pid}}
     assert {:error, {:invalid, _}} = ask.({:register, :default, %{}, guest})
     # Not for others.
-    assert ask.({:registry, {:unregister, :default, :erlang.term_to_binary("guest"), nil}, nil, nil}) ==
+    assert ask.({:registry, {:unregister, :default, :erlang.term_to_binary("guest"), nil}, nil, nil, nil}) ==
              {:error, :unknown_request}
 
     # Watched by the member that was asked.
