@@ -2,7 +2,7 @@
 
 mod network;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,6 +91,10 @@ pub(crate) struct NodeArguments {
     /// What this node tells the others about itself, at most 512 bytes.
     #[arg(long, value_name = "TEXT")]
     pub(crate) metadata: Option<String>,
+    /// Serve a status page, JSON at /status, metrics for Prometheus at /metrics and /health over HTTP; the port may be 0. Whoever
+    /// reaches the address can read it.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) http: Option<SocketAddr>,
     /// Host the services that conformance tests call.
     #[arg(long)]
     pub(crate) fixture: bool,
