@@ -26,6 +26,7 @@
 mod cluster;
 mod config;
 mod connection;
+pub mod discovery;
 pub mod epmd;
 mod error;
 mod function;

@@ -20,6 +20,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionConfig, Reason};
+use crate::discovery::{self, Discovering, Discovery, Search};
 use crate::error::{CallError, RpcError, SendError, SpawnError};
 use crate::function::{Args, Exception, FunctionKey, caught};
 use crate::kernel::{self, global, global::Global};
@@ -245,6 +246,39 @@ impl Node {
             let keeper = keep_connected(self.clone(), peer.into());
             keepers.push(self.0.runtime.spawn(keeper));
         }
+    }
+
+    /// Looks for nodes, and connects to those that it finds, until the answer is dropped or the node stops: see
+    /// [`discovery`](crate::discovery).
+    pub fn discover<D: Discovery>(&self, search: impl Into<Search<D>>) -> Discovering {
+        let mut keepers = self
+            .0
+            .keepers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, which the stop takes too: no search outlives the node.
+        if self.router().is_stopping() {
+            return Discovering::new(None);
+        }
+        let task = discovery::run(self.clone(), search.into());
+        let task = self.0.runtime.spawn(task);
+        let discovering = Discovering::new(Some(task.abort_handle()));
+        // Those that were dropped.
+        keepers.retain(|keeper| !keeper.is_finished());
+        keepers.push(task);
+        discovering
+    }
+
+    /// The name before the `@`.
+    #[cfg(feature = "discovery")]
+    pub(crate) fn alive(&self) -> &str {
+        let name = self.name().as_str();
+        name.split_once('@').map_or(name, |(alive, _host)| alive)
+    }
+
+    /// The port of epmd, on this host and on others.
+    pub(crate) fn epmd_port(&self) -> u16 {
+        self.transport().epmd_port()
     }
 
     /// Closes the connection to a node. False if there is none.
