@@ -59,6 +59,9 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
         }
     };
     node.keep_connected(peers);
+    for discover in arguments.discover {
+        discover.start(&node);
+    }
     ready(&node)?;
     let served = async {
         match status {
