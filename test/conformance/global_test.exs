@@ -418,21 +418,26 @@ for kind <- Support.Target.kinds() do
         Process.sleep(20_000)
         Target.signal(u, :CONT)
 
-        # If P had asked U for the lock, U grants it when it wakes up, and so connects to P again, a BEAM not less than a Rust node. Then all
-        # three find together. Otherwise U stays away.
+        # If P had asked U for the lock, U grants it when it wakes up, and so connects to P again, a BEAM not less than a Rust node.
+        # Then all three find together. Otherwise U stays away.
+        #
+        # Or it ends halfway: U still has the last words of its earlier connections to read, that it be removed, and begins its talk
+        # with P anew when it has come to them. Then each `global` waits for the other's next word (`pending` in OTP's state), on a
+        # connection that both have: two in some thirty clusters of BEAMs, and nothing ends it.
+        together = [p: [:q, :u], q: [:p, :u]]
+        away = [p: [:q], q: [:p]]
+        halfway = [p: [:q, :u], q: [:p]]
+
         roles = %{u.node => :u, p.node => :p, q.node => :q}
+        ended = Aftermath.ended([p: p, q: q], roles, [:meanwhile], [together, away, halfway])
 
-        ended =
-          eventually(fn ->
-            [p: at_p, q: at_q] = ended = Aftermath.settled([p: p, q: q], roles, [:meanwhile], 2_000)
-            if {at_p.nodes, at_q.nodes} in [{[:q], [:p]}, {[:q, :u], [:p, :u]}], do: ended
-          end)
-
-        for {_, seen} <- ended do
-          assert seen.known == seen.nodes
+        for {role, seen} <- ended do
+          assert seen.known == seen.nodes or seen.known == away[role]
           assert seen.names == [meanwhile: :p]
           assert seen.locks == []
         end
+
+        assert Aftermath.registers?(p: p, q: q)
       end
     end
 
