@@ -171,6 +171,33 @@ fn a_plain_node_is_observed_declared_dead_and_returns() {
     }
 }
 
+/// The promise of the profile, of the mesh that the tests with real nodes freeze one node of: there the machine has a say.
+#[test]
+fn a_frozen_node_of_any_kind_is_known_to_all_within_three_seconds() {
+    for (seed, victim) in (0..100).flat_map(|seed| ["n1@h", "p@h"].map(|victim| (seed, victim))) {
+        let mut net = Net::cluster(4, |config| Config {
+            evict: true,
+            seed: seed * 4 + config.seed,
+            ..config
+        });
+        net.start_plain("p@h", &["n0@h", "n1@h", "n2@h", "n3@h"]);
+        // At any moment of a period.
+        net.run(5_000 + seed * 7);
+        net.notices.clear();
+        let frozen = net.now / 1000;
+        net.freeze(victim);
+        net.run(3_000);
+        let known: Vec<u64> = net
+            .notices
+            .iter()
+            .filter(|(_, _, notice)| matches!(notice, Notice::Down(member) if member.node == name(victim)))
+            .map(|(at, _, _)| at - frozen)
+            .collect();
+        let knowing = if victim == "p@h" { 4 } else { 3 };
+        assert_eq!(known.len(), knowing, "{victim}, seed {seed}: {known:?} ms");
+    }
+}
+
 #[test]
 fn a_restart_of_all_converges_and_no_newborn_is_taken_for_dead() {
     let mut net = Net::cluster(16, |config| config);
