@@ -28,7 +28,7 @@ defmodule Support.Aftermath do
 
   A lock or a name that stays is in the answer, after `timeout` milliseconds. `roles` tells the role of every node, also of the dead.
   """
-  def settled(survivors, roles, names, quiet \\ 300, timeout \\ 20_000) do
+  def settled(survivors, roles, names, quiet \\ 1_000, timeout \\ 20_000) do
     settled(survivors, roles, names, quiet, System.monotonic_time(:millisecond) + timeout, nil)
   end
 
