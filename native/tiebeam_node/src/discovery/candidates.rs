@@ -1,12 +1,12 @@
 //! The nodes that a search has found: when each may be dialled, and which have vanished. Pure: time is an argument.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tiebeam_wire::handshake::NodeName;
 
-/// Distinct names that a search remembers: more than any cluster has, and some hundred kilobytes. Beyond that the one
-/// unseen for longest is forgotten, so that whoever makes up names costs this memory and no more.
+/// Distinct names that a search remembers: more than any cluster has, and some hundred kilobytes. Beyond that those unseen
+/// for longest are forgotten, a quarter at once, so that whoever makes up names costs this memory and little time.
 pub const MAX_CANDIDATES: usize = 4096;
 
 /// In so many complete answers in succession a node must be missing to have vanished: name servers that cut or rotate their
@@ -42,12 +42,10 @@ impl Candidates {
         self.looks += 1;
         let looks = self.looks;
         let nothing = nodes.is_empty();
-        for node in nodes {
-            if !self.nodes.contains_key(&node)
-                && self.nodes.len() >= MAX_CANDIDATES
-                && !self.forget_oldest()
-            {
-                // All of them were found just now.
+        self.make_room(&nodes);
+        for node in nodes.into_iter().take(MAX_CANDIDATES) {
+            // Those that are being dialled are in the way.
+            if !self.nodes.contains_key(&node) && self.nodes.len() >= MAX_CANDIDATES {
                 continue;
             }
             let candidate = self.nodes.entry(node).or_insert(Candidate {
@@ -78,16 +76,24 @@ impl Candidates {
         vanished
     }
 
-    /// Makes room for one, unless all were found by the present look.
-    fn forget_oldest(&mut self) -> bool {
-        let oldest = self
+    /// Makes room for those of these nodes that are new, and forgets none of them.
+    fn make_room(&mut self, nodes: &[NodeName]) {
+        let found: HashSet<&NodeName> = nodes.iter().take(MAX_CANDIDATES).collect();
+        let new = found.iter().filter(|node| !self.nodes.contains_key(**node));
+        let excess = (self.nodes.len() + new.count()).saturating_sub(MAX_CANDIDATES);
+        if excess == 0 {
+            return;
+        }
+        let mut old: Vec<_> = self
             .nodes
             .iter()
-            .filter(|(_, candidate)| candidate.seen < self.looks && !candidate.dialling)
-            .min_by_key(|(node, candidate)| (candidate.seen, *node));
-        match oldest.map(|(node, _)| node.clone()) {
-            Some(node) => self.nodes.remove(&node).is_some(),
-            None => false,
+            .filter(|(node, candidate)| !candidate.dialling && !found.contains(node))
+            .map(|(node, candidate)| (candidate.seen, node.clone()))
+            .collect();
+        old.sort();
+        old.truncate(excess.max(MAX_CANDIDATES / 4));
+        for (_, node) in old {
+            self.nodes.remove(&node);
         }
     }
 
@@ -250,23 +256,30 @@ mod tests {
 
     #[test]
     fn names_are_remembered_up_to_a_limit_the_freshest_ones() {
-        let made_up = |from: usize, to: usize| {
-            (from..to)
-                .map(|n| name(&format!("n{n}@h")))
-                .collect::<Vec<_>>()
+        let made_up = |range: std::ops::Range<usize>| {
+            range.map(|n| name(&format!("n{n}@h"))).collect::<Vec<_>>()
         };
         let mut candidates = Candidates::default();
-        candidates.found(made_up(0, 10), false);
-        candidates.found(made_up(10, MAX_CANDIDATES + 5), false);
-        assert_eq!(candidates.nodes.len(), MAX_CANDIDATES);
-        let kept = candidates
-            .nodes
-            .keys()
-            .filter(|node| made_up(0, 10).contains(node))
-            .count();
-        assert_eq!(kept, 5, "of the first ten");
+        let knows = |candidates: &Candidates, range| {
+            made_up(range)
+                .iter()
+                .all(|node| candidates.nodes.contains_key(node))
+        };
+        candidates.found(made_up(0..10), false);
+        candidates.next_dials(SECOND, 1, nobody);
+        candidates.found(made_up(10..MAX_CANDIDATES + 5), false);
+        assert!(knows(&candidates, 10..MAX_CANDIDATES + 5));
+        assert!(knows(&candidates, 0..1), "it is being dialled");
+        assert!(!knows(&candidates, 1..2));
         // More at once than there is room for.
-        candidates.found(made_up(0, 2 * MAX_CANDIDATES), false);
+        candidates.found(made_up(5000..15_000), false);
         assert_eq!(candidates.nodes.len(), MAX_CANDIDATES);
+        assert!(knows(&candidates, 5000..5000 + MAX_CANDIDATES - 1));
+        // One after the other.
+        for n in 20_000..30_000 {
+            candidates.found(made_up(n..n + 1), false);
+        }
+        assert!(candidates.nodes.len() <= MAX_CANDIDATES);
+        assert!(knows(&candidates, 29_000..30_000));
     }
 }
