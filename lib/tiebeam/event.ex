@@ -25,6 +25,8 @@ defmodule Tiebeam.Event do
   | `[:tiebeam, :stalled]` | `%{milliseconds: late}` | |
   | `[:tiebeam, :health]` | `%{multiplier: multiplier}` | |
   | `[:tiebeam, :broadcast]` | `%{bytes: size}` | `:node` |
+
+  `Tiebeam.Discovery` has events of its own.
   """
 
   alias Tiebeam.Member

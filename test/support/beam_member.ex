@@ -25,7 +25,7 @@ defmodule Support.BeamMember do
 
   @doc "A node that takes part. Options of `start_node/2` and of `start_cluster/2`."
   def start(node, opts \\ []) do
-    {cluster, opts} = Keyword.split(opts, [:join, :cluster, :profile, :timing, :evict, :metadata])
+    {cluster, opts} = Keyword.split(opts, [:join, :discovery, :cluster, :profile, :timing, :evict, :metadata])
     node |> start_node(opts) |> start_cluster(cluster)
   end
 
