@@ -32,6 +32,7 @@ defmodule Tiebeam.MixProject do
 
   # The tests of TLS make certificates and open a socket of their own; the package does not.
   defp applications(:test), do: [:crypto, :logger, :public_key, :ssl]
+  # Gossip with a secret is encrypted.
   defp applications(_env), do: [:crypto, :logger]
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]

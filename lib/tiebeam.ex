@@ -8,9 +8,9 @@ defmodule Tiebeam do
         {Tiebeam, name: MyApp.Cluster, join: [:"rust@127.0.0.1"]}
       ]
 
-  Nodes that are connected and run a cluster of the same identity find each other; `join` names nodes to look for. A
-  Rust node is a node as any other: it is in `Node.list/0`, and processes on it are called, linked and monitored as
-  usual. Tiebeam adds a common view of who is here:
+  Nodes that are connected and run a cluster of the same identity find each other; `join` names nodes to look for, and
+  `discovery` ways to find them (`Tiebeam.Discovery`). A Rust node is a node as any other: it is in `Node.list/0`, and
+  processes on it are called, linked and monitored as usual. Tiebeam adds a common view of who is here:
 
       iex> [member] = Tiebeam.members(MyApp.Cluster)
       iex> {member.node == node(), member.kind, member.status}

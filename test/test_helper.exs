@@ -28,8 +28,16 @@ end
 
 Support.FailureLog.open()
 formatters = Application.get_env(:ex_unit, :formatters, [ExUnit.CLIFormatter]) ++ [Support.FailureLog]
-# They need root: `bin/test partitions`.
-ExUnit.start(formatters: formatters, capture_log: true, exclude: [:partitions])
+
+# What is waited for comes at once on a machine that has time, and these are for one that has none.
+ExUnit.start(
+  formatters: formatters,
+  capture_log: true,
+  timeout: 180_000,
+  assert_receive_timeout: 30_000,
+  # They need root: `bin/test partitions`.
+  exclude: [:partitions]
+)
 
 epmd = Support.Net.start_epmd(Support.Net.epmd_port())
 {:ok, _} = Node.start(:"m#{System.pid()}@127.0.0.1", :longnames)

@@ -26,6 +26,8 @@ defmodule Tiebeam.Event do
   | `[:tiebeam, :health]` | `%{multiplier: multiplier}` | |
   | `[:tiebeam, :leader]` | `%{term: term}` | `:node`, the leader or `nil` |
   | `[:tiebeam, :broadcast]` | `%{bytes: size}` | `:node` |
+
+  `Tiebeam.Discovery` has events of its own.
   """
 
   alias Tiebeam.Member

@@ -150,6 +150,7 @@ defmodule Tiebeam.Native do
           | {:evict, node}
           | {:evict_at, at :: node, node}
           | {:table, change}
+          | {:registered, call :: non_neg_integer}
           | {:lost, key, pid :: encoded, kept :: encoded | nil, on_conflict}
           | {:promoted, key, pid :: encoded}
           | {:resolve, id :: non_neg_integer, older :: entry, younger :: entry}
@@ -161,10 +162,12 @@ defmodule Tiebeam.Native do
 
   @type key :: {scope :: atom, name :: encoded}
   @type entry :: {scope :: atom, name :: encoded, pid :: encoded, meta :: encoded, node}
+  @typedoc "What the NIF could decode: nearly all entries."
+  @type row :: {{scope :: atom, name :: term}, pid, meta :: term, node}
   @type gone :: :unregistered | :exited | :lost | :missed
 
   @type change ::
-          {:registered | :updated | :joined | :rejoined, entry}
+          {:registered | :updated | :joined | :rejoined, row | entry}
           | {:replaced, entry, was :: encoded}
           | {:unregistered | :left, key, pid :: encoded, gone}
           | {:purged, node, creation :: non_neg_integer, :down | :left | :restarted}

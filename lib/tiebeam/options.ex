@@ -2,7 +2,7 @@ defmodule Tiebeam.Options do
   @moduledoc false
   # The options of `Tiebeam.start_link/1`: one schema that validates and renders the documentation.
 
-  alias Tiebeam.Native
+  alias Tiebeam.{Discovery, Native}
 
   @profiles [:lan, :fast, :wan]
 
@@ -55,6 +55,10 @@ defmodule Tiebeam.Options do
       {:nodes, [],
        "Nodes to look for until they are found. Nodes that are connected anyway need not be named; the own name is " <>
          "skipped, so that all nodes can share one list."},
+    discovery:
+      {:list, [],
+       "Ways to find nodes: each a module, or a module with options, such as `{Tiebeam.Discovery.DNS, query: \"app.internal\"}`. " <>
+         "See `Tiebeam.Discovery`."},
     process:
       {:atom, :tiebeam,
        "The registered name that members send to, the same on all nodes of the cluster. A second cluster on one node " <>
@@ -105,6 +109,7 @@ defmodule Tiebeam.Options do
           name: atom,
           cluster: String.t(),
           join: [node],
+          discovery: [Discovery.t()],
           process: atom,
           profile: :lan | :fast | :wan,
           timing: Native.timing(),
@@ -196,7 +201,8 @@ defmodule Tiebeam.Options do
     given = Map.reject(options.timing, fn {_key, value} -> value == nil end)
     timing = Map.merge(Native.timing(options.profile), given)
     evict = if options.evict == nil, do: options.profile == :fast, else: options.evict
-    %{options | timing: timing, evict: evict}
+    discovery = Enum.map(options.discovery, &Discovery.new!/1)
+    %{options | timing: timing, evict: evict, discovery: discovery}
   end
 
   defp validate!(options, schema, path) do
@@ -238,6 +244,7 @@ defmodule Tiebeam.Options do
   defp valid?(:atom, value), do: is_atom(value) and value not in [nil, true, false]
   defp valid?(:string, value), do: is_binary(value) and String.valid?(value)
   defp valid?(:nodes, value), do: is_list(value) and Enum.all?(value, &valid?(:atom, &1))
+  defp valid?(:list, value), do: is_list(value)
   defp valid?(:binary, value), do: is_binary(value)
 
   defp valid?(:directory, value),
@@ -252,6 +259,7 @@ defmodule Tiebeam.Options do
   defp describe(:atom), do: "an atom"
   defp describe(:string), do: "a string"
   defp describe(:nodes), do: "a list of node names"
+  defp describe(:list), do: "a list"
   defp describe(:binary), do: "a binary"
   defp describe(:directory), do: ":memory or a path"
   defp describe(:boolean), do: "true or false"

@@ -291,7 +291,7 @@ defmodule Tiebeam.Registry do
     with :ok <- Name.check_scope(scope),
          {:ok, name} <- Name.encode(name),
          {:ok, meta} <- Name.encode_meta(metadata),
-         do: call(cluster, {:registry, {:update, scope, name, meta}, nil, nil})
+         do: call(cluster, {:registry, {:update, scope, name, meta}, nil, nil, nil})
   end
 
   @doc """
@@ -509,7 +509,7 @@ defmodule Tiebeam.Registry do
   # For the server and `Tiebeam.Group`.
 
   @doc false
-  # What the server is asked: everything is checked and encoded by who asks.
+  # What the server is asked: everything is checked and encoded by who asks. Last comes the row that the table will have.
   def request(command, scope, name, pid, meta \\ nil, options \\ [])
 
   def request(:register, scope, name, pid, meta, options) do
@@ -518,30 +518,30 @@ defmodule Tiebeam.Registry do
 
     with :ok <- Name.check_scope(scope),
          {:ok, bytes} <- Name.encode(name),
-         {:ok, meta} <- Name.encode_meta(meta) do
-      command = {:register, scope, bytes, Name.encode_pid(pid), meta, on_conflict, resolve != nil}
+         {:ok, meta_bytes} <- Name.encode_meta(meta) do
+      command = {:register, scope, bytes, Name.encode_pid(pid), meta_bytes, on_conflict, resolve != nil}
       choice = if on_conflict != :notify or resolve != nil, do: {scope, name, on_conflict, resolve}
-      {:ok, {:registry, command, pid, choice}}
+      {:ok, {:registry, command, pid, choice, {{scope, name}, pid, meta, node()}}}
     end
   end
 
   def request(:unregister, scope, name, pid, _meta, _options) do
     with :ok <- Name.check_scope(scope),
          {:ok, bytes} <- Name.encode(name),
-         do: {:ok, {:registry, {:unregister, scope, bytes, pid && Name.encode_pid(pid)}, nil, nil}}
+         do: {:ok, {:registry, {:unregister, scope, bytes, pid && Name.encode_pid(pid)}, nil, nil, nil}}
   end
 
   def request(:join, scope, group, pid, meta, _options) do
     with :ok <- Name.check_scope(scope),
          {:ok, bytes} <- Name.encode(group),
          {:ok, meta} <- Name.encode_meta(meta),
-         do: {:ok, {:registry, {:join, scope, bytes, Name.encode_pid(pid), meta}, pid, nil}}
+         do: {:ok, {:registry, {:join, scope, bytes, Name.encode_pid(pid), meta}, pid, nil, nil}}
   end
 
   def request(:leave, scope, group, pid, _meta, _options) do
     with :ok <- Name.check_scope(scope),
          {:ok, bytes} <- Name.encode(group),
-         do: {:ok, {:registry, {:leave, scope, bytes, Name.encode_pid(pid)}, nil, nil}}
+         do: {:ok, {:registry, {:leave, scope, bytes, Name.encode_pid(pid)}, nil, nil, nil}}
   end
 
   @doc false

@@ -132,7 +132,7 @@ defmodule Tiebeam.Server do
   end
 
   # Of this node only: what is asked for, with what the tables need to know of it.
-  def handle_call({:registry, _command, _pid, _choice} = request, from, state) do
+  def handle_call({:registry, _command, _pid, _choice, _entry} = request, from, state) do
     batch(state, [{:"$gen_call", from, request}])
   end
 
@@ -209,6 +209,9 @@ defmodule Tiebeam.Server do
     {:noreply, %{state | tasks: Map.delete(state.tasks, task)}}
   end
 
+  # Without it nobody would know of processes that end.
+  def handle_info({:EXIT, watcher, reason}, %{names: %{watcher: watcher}} = state), do: {:stop, reason, state}
+
   def handle_info({:DOWN, task, :process, _pid, _reason}, state) when is_map_key(state.tasks, task) do
     {:noreply, %{state | tasks: Map.delete(state.tasks, task)}}
   end
@@ -236,7 +239,7 @@ defmodule Tiebeam.Server do
 
   def handle_info({:DOWN, monitor, :process, pid, _reason} = message, state) do
     cond do
-      state.names.watched[pid] == monitor ->
+      state.names.guests[pid] == monitor ->
         batch(state, [message])
 
       state.names.subscribers[pid] == monitor ->
@@ -336,10 +339,10 @@ defmodule Tiebeam.Server do
   end
 
   # What an earlier core knew of this node's processes.
-  defp ask_again({lost, pid, command}, state) do
+  defp ask_again({lost, pid, command, row}, state) do
     case Driver.asked(state.names, pid, nil) do
       {:ok, names} ->
-        {call, state} = await_answer(%{state | names: names}, {:again, lost})
+        {call, state} = await_answer(%{state | names: names}, {:again, lost, row})
         {[{:asked, call, command}], state}
 
       {:error, _reason} ->
@@ -371,9 +374,11 @@ defmodule Tiebeam.Server do
   # Newest first. Takes only what the core wants to know: other calls and system messages wait their turn.
   defp drain(messages, 0, _state), do: messages
 
-  defp drain(messages, left, %{observations: observations, names: %{watched: watched}} = state) do
+  defp drain(messages, left, %{observations: observations, names: names} = state) do
+    %{guests: guests, watcher: watcher} = names
+
     receive do
-      {:"$gen_call", _from, {:registry, _command, _pid, _choice}} = message ->
+      {:"$gen_call", _from, {:registry, _command, _pid, _choice, _entry}} = message ->
         drain([message | messages], left - 1, state)
 
       {:"$gen_call", _from, {:leadership, _command, _timeout, _pid}} = message ->
@@ -394,7 +399,10 @@ defmodule Tiebeam.Server do
       {asked, _} = message when is_map_key(observations, asked) ->
         drain([message | messages], left - 1, state)
 
-      {:DOWN, monitor, :process, pid, _reason} = message when :erlang.map_get(pid, watched) == monitor ->
+      {:exited, ^watcher, _pids} = message ->
+        drain([message | messages], left - 1, state)
+
+      {:DOWN, monitor, :process, pid, _reason} = message when :erlang.map_get(pid, guests) == monitor ->
         drain([message | messages], left - 1, state)
     after
       0 -> messages
@@ -431,10 +439,10 @@ defmodule Tiebeam.Server do
     end
   end
 
-  defp event({:checked, from, {:registry, command, pid, choice}}, state) do
+  defp event({:checked, from, {:registry, command, pid, choice, entry}}, state) do
     case Driver.asked(state.names, pid, choice) do
       {:ok, names} ->
-        {call, state} = await_answer(%{state | names: names}, {from, :registry})
+        {call, state} = await_answer(%{state | names: names}, {from, :registry, entry})
         {[{:asked, call, command}], state}
 
       error ->
@@ -461,8 +469,13 @@ defmodule Tiebeam.Server do
   # Of the present core.
   defp event({:tiebeam_store, life, what}, %{group: %{life: life}} = state), do: {[what], state}
 
+  defp event({:exited, watcher, pids}, %{names: %{watcher: watcher}} = state) do
+    Enum.map_reduce(pids, state, &exited/2)
+  end
+
   defp event({:DOWN, _monitor, :process, pid, _reason}, state) do
-    {[{:exited, Registry.Name.encode_pid(pid)}], %{state | names: Driver.down(state.names, pid)}}
+    {event, state} = exited(pid, state)
+    {[event], state}
   end
 
   defp event({:resolved, id, keep}, state) when is_integer(id) and keep in [:older, :younger, :neither] do
@@ -470,6 +483,10 @@ defmodule Tiebeam.Server do
   end
 
   defp event(_message, state), do: {[], state}
+
+  defp exited(pid, state) do
+    {{:exited, Registry.Name.encode_pid(pid)}, %{state | names: Driver.down(state.names, pid)}}
+  end
 
   defp step(state, events), do: step(state, monotonic() - state.origin, events)
 
@@ -511,18 +528,39 @@ defmodule Tiebeam.Server do
 
   defp step_all(state, now, events) do
     {actions, deadline} = Native.step(state.core, now, events)
-    {changes, actions} = Enum.split_with(actions, &match?({:table, _change}, &1))
-    # First of all, because whoever is answered or told looks there.
-    state = if changes == [], do: state, else: change(state, changes)
-    state = Enum.reduce(actions, state, &act/2)
+    {changes, actions, calls} = sort(actions, [], [], state.calls)
+    # The table first of all, because whoever is answered or told looks there.
+    names = if changes == [], do: state.names, else: Driver.change(state.names, changes)
+    state = Enum.reduce(actions, %{state | names: Driver.watch_asked(names), calls: calls}, &act/2)
 
     Enum.reduce(Enum.reverse(state.answered), {%{state | answered: []}, deadline}, fn answer, {state, _} ->
       step_all(state, now, [answer])
     end)
   end
 
-  defp change(state, changes) do
-    %{state | names: Driver.change(state.names, for({:table, change} <- changes, do: change))}
+  # What is for the table, and everything else.
+  defp sort([{:table, change} | rest], changes, others, calls),
+    do: sort(rest, [change | changes], others, calls)
+
+  # A call was answered with `:done`, and the row is the one that it asked for.
+  defp sort([{:registered, call} | rest], changes, others, calls) do
+    {asked, calls} = Map.pop!(calls, call)
+
+    {row, others} =
+      case asked do
+        {from, :registry, row} -> {row, [{:reply, from, :ok} | others]}
+        {:again, _lost, row} -> {row, others}
+      end
+
+    sort(rest, [{:registered, row} | changes], others, calls)
+  end
+
+  defp sort([action | rest], changes, others, calls), do: sort(rest, changes, [action | others], calls)
+  defp sort([], changes, others, calls), do: {Enum.reverse(changes), Enum.reverse(others), calls}
+
+  defp act({:reply, from, reply}, state) do
+    GenServer.reply(from, reply)
+    state
   end
 
   defp act({:send, node, bytes}, state) do
@@ -594,13 +632,16 @@ defmodule Tiebeam.Server do
            else: (_ -> state)
 
     case asked do
-      {:again, lost} ->
+      {:again, lost, _row} ->
         # Another process got the name while this node had none to show.
         if lost != nil and answer != :done, do: Driver.lost(state.names, lost, kept(answer))
 
       # Of a process that ended.
       {nil, _command} ->
         :ok
+
+      {from, :registry, _row} ->
+        GenServer.reply(from, reply(:registry, answer))
 
       {from, command} ->
         # A server that takes over after a crash starts with it.

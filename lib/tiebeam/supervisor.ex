@@ -1,10 +1,11 @@
 defmodule Tiebeam.Supervisor do
   @moduledoc false
-  # One cluster: the table that callers read, the reporter and the server, which survive each other. Where there is a disk, a
-  # process of its own has it, and the server does not survive that one: it begins anew with what the disk has.
+  # One cluster: the table that callers read, the reporter and the server, which survive each other, and who finds nodes. Where
+  # there is a disk, a process of its own has it, and the server does not survive that one: it begins anew with what the disk has.
 
   use Supervisor
 
+  alias Tiebeam.Discovery.Connector
   alias Tiebeam.{Options, Reporter, Server, Table}
   alias Tiebeam.Leadership.Store
 
@@ -17,8 +18,8 @@ defmodule Tiebeam.Supervisor do
   def init(options) do
     Table.new(options.name, options.process, options.metadata)
     reporter = Reporter.new(options.name)
-    server = {Server, {options, reporter}}
-    Supervisor.init([{Reporter, reporter}, with_disk(server, options)], strategy: :one_for_one)
+    server = with_disk({Server, {options, reporter}}, options)
+    Supervisor.init([{Reporter, reporter}, server | discovery(options)], strategy: :one_for_one)
   end
 
   defp with_disk(server, options) do
@@ -28,5 +29,11 @@ defmodule Tiebeam.Supervisor do
     else
       server
     end
+  end
+
+  # Last: they stop before the server says goodbye.
+  defp discovery(options) do
+    for {discovery, index} <- Enum.with_index(options.discovery),
+        do: {Connector, {options.name, index, discovery}}
   end
 end

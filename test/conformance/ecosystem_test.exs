@@ -22,14 +22,14 @@ for kind <- Support.Target.kinds() do
         for round <- 1..3 do
           # Coming.
           assert :net_adm.ping(node) == :pong
-          assert_receive {:nodeup, ^node}, 10_000
-          assert_receive {:nodeup, ^node, info}, 10_000
+          assert_receive {:nodeup, ^node}
+          assert_receive {:nodeup, ^node, info}
           assert info[:node_type] == :visible
 
           # Going.
           if round < 3, do: Node.disconnect(node), else: Target.kill(u)
-          assert_receive {:nodedown, ^node}, 10_000
-          assert_receive {:nodedown, ^node, info}, 10_000
+          assert_receive {:nodedown, ^node}
+          assert_receive {:nodedown, ^node, info}
           assert info[:nodedown_reason] == if(round < 3, do: :disconnect, else: :connection_closed)
         end
 
@@ -45,9 +45,9 @@ for kind <- Support.Target.kinds() do
         u = Target.start(@kind, hidden: true)
         node = u.node
         assert :net_adm.ping(node) == :pong
-        assert_receive {:nodeup, ^node, [node_type: :hidden]}, 10_000
+        assert_receive {:nodeup, ^node, [node_type: :hidden]}
         Target.kill(u)
-        assert_receive {:nodedown, ^node, [node_type: :hidden]}, 10_000
+        assert_receive {:nodedown, ^node, [node_type: :hidden]}
         refute_received {_, ^node}
         :net_kernel.monitor_nodes(false)
         :net_kernel.monitor_nodes(false, node_type: :hidden)
@@ -61,9 +61,9 @@ for kind <- Support.Target.kinds() do
         assert Node.monitor(node, false)
         assert node in Node.list()
         Target.kill(u)
-        for _ <- 1..2, do: assert_receive({:nodedown, ^node}, 10_000)
+        for _ <- 1..2, do: assert_receive({:nodedown, ^node})
         assert Node.monitor(node, true)
-        assert_receive {:nodedown, ^node}, 10_000
+        assert_receive {:nodedown, ^node}
         refute_received {:nodedown, ^node}
       end
 
@@ -108,7 +108,7 @@ for kind <- Support.Target.kinds() do
 
         Process.flag(:trap_exit, true)
         pid = Node.spawn_link(u.node, fn -> 1 end)
-        assert_receive {:EXIT, ^pid, {:undef, [{_, [], []} | _]}}, 10_000
+        assert_receive {:EXIT, ^pid, {:undef, [{_, [], []} | _]}}
       end
 
       test "check 51: what observer and etop start on U ends with a reason, and does not hang", %{u: u} do

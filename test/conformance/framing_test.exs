@@ -38,15 +38,15 @@ for kind <- Support.Target.kinds() do
       test "check 22: a large reason, a large argument, a large result", %{u: u} do
         large = pattern(300_000)
         {pid, ref} = :erlang.spawn_monitor(u.node, :fixture, :exit, [large])
-        assert_receive {:DOWN, ^ref, :process, ^pid, reason}, 30_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, reason}
         assert reason === large
         assert Target.on(u, :call, [{:echo, u.node}, large, 30_000]) === large
         Process.flag(:trap_exit, true)
         pid = Target.on(u, :spawn_linked, [self()])
         send(pid, {self(), :linked?})
-        assert_receive {^pid, :linked?}, 10_000
+        assert_receive {^pid, :linked?}
         Process.exit(pid, large)
-        assert_receive {:EXIT, ^pid, reason}, 30_000
+        assert_receive {:EXIT, ^pid, reason}
         assert reason === large
       end
 
@@ -147,9 +147,9 @@ for kind <- Support.Target.kinds() do
         RawPeer.send_packet(raw, [<<131, 70, 5::64, 2::64>>, b])
         RawPeer.send_packet(raw, [<<131, 69, 6::64, 1::64, 0>>, control, versionless({self(), :complete})])
         RawPeer.send_packet(raw, [<<131, 70, 5::64, 1::64>>, c])
-        assert_receive {^echo, :in_between}, 10_000
-        assert_receive {^echo, :complete}, 10_000
-        assert_receive {^echo, "in three parts"}, 10_000
+        assert_receive {^echo, :in_between}
+        assert_receive {^echo, :complete}
+        assert_receive {^echo, "in three parts"}
         RawPeer.close(raw)
       end
 
@@ -305,16 +305,16 @@ for kind <- Support.Target.kinds() do
 
         # Reference 0 is new: segment 7, slot 255.
         RawPeer.send_packet(raw, [<<131, 68, 1, 0x0F, 255, 5, "first">>, control, message.(0)])
-        assert_receive {^echo, :first}, 10_000
+        assert_receive {^echo, :first}
         RawPeer.send_packet(raw, [<<131, 68, 1, 0x07, 255>>, control, message.(0)])
-        assert_receive {^echo, :first}, 10_000
+        assert_receive {^echo, :first}
 
         # Two references, long lengths (the nibble after the last one); the slot is written over in the same header that uses it.
         RawPeer.send_packet(raw, [<<131, 68, 2, 0xF7, 0x01, 255, 255, 6::16, "second">>, control, message.(1)])
 
-        assert_receive {^echo, :second}, 10_000
+        assert_receive {^echo, :second}
         RawPeer.send_packet(raw, [<<131, 68, 1, 0x07, 255>>, control, message.(0)])
-        assert_receive {^echo, :second}, 10_000
+        assert_receive {^echo, :second}
         RawPeer.close(raw)
       end
 

@@ -57,9 +57,9 @@ for kind <- Support.Target.kinds() do
         assert register(u, :elsewhere, elsewhere) == :yes
         assert everywhere?([u, p, q], :elsewhere, elsewhere)
         assert Target.on(p, :global, :send, [:from_u, {self(), :hello}]) == on_u
-        assert_receive {^on_u, :hello}, 5_000
+        assert_receive {^on_u, :hello}
         assert Target.on(u, :global, :send, [:from_p, {self(), :hello}]) == on_p
-        assert_receive {^on_p, :hello}, 5_000
+        assert_receive {^on_p, :hello}
         Mesh.await_joined([u, p, q])
       end
 
@@ -164,7 +164,7 @@ for kind <- Support.Target.kinds() do
 
       defp assert_killed(c, pid) do
         monitor = c.monitors[pid]
-        assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 10_000
+        assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}
       end
 
       defp assert_alive(c, pid) do
@@ -185,7 +185,7 @@ for kind <- Support.Target.kinds() do
           method = [&:global.random_notify_name/3]
           c = conflict(@prefix, method, method)
           loser = c.greater
-          assert_receive {:relayed, ^loser, {:global_name_conflict, :name}}, 10_000
+          assert_receive {:relayed, ^loser, {:global_name_conflict, :name}}
           for pid <- [c.smaller, c.greater], do: assert_alive(c, pid)
           assert everywhere?(c.all, :name, c.smaller)
         end
@@ -193,8 +193,8 @@ for kind <- Support.Target.kinds() do
         test "check 56: U, whose name is #{order}: both processes are notified, and the name is nobody's" do
           method = [&:global.notify_all_name/3]
           %{smaller: one, greater: other} = c = conflict(@prefix, method, method)
-          assert_receive {:relayed, ^one, {:global_name_conflict, :name, ^other}}, 10_000
-          assert_receive {:relayed, ^other, {:global_name_conflict, :name, ^one}}, 10_000
+          assert_receive {:relayed, ^one, {:global_name_conflict, :name, ^other}}
+          assert_receive {:relayed, ^other, {:global_name_conflict, :name, ^one}}
           for pid <- [one, other], do: assert_alive(c, pid)
           assert everywhere?(c.all, :name, :undefined)
         end
@@ -203,7 +203,7 @@ for kind <- Support.Target.kinds() do
           method = [Function.capture(:fixture, :keep_greater, 3)]
           c = conflict(@prefix, method, method)
           loser = c.smaller
-          assert_receive {:relayed, ^loser, {:lost, :name}}, 10_000
+          assert_receive {:relayed, ^loser, {:lost, :name}}
           for pid <- [c.smaller, c.greater], do: assert_alive(c, pid)
           assert everywhere?(c.all, :name, c.greater)
         end
@@ -214,7 +214,7 @@ for kind <- Support.Target.kinds() do
         closure = Target.on(helper, :closure, [:told])
         c = conflict("z", [], [closure])
         loser = c.smaller
-        assert_receive {:relayed, ^loser, {:lost, {:told, :name}}}, 10_000
+        assert_receive {:relayed, ^loser, {:lost, {:told, :name}}}
         assert everywhere?(c.all, :name, c.greater)
       end
 
@@ -245,7 +245,7 @@ for kind <- Support.Target.kinds() do
         Mesh.dial(u, hd(beams))
         took = Mesh.await_joined([u | beams])
         # OTP's locker waits for 0.2 to 3 s before it begins; what is above is the machine's load.
-        assert took < 10_000
+        assert took < 30_000
         for beam <- beams, do: assert(Mesh.call(beam, :get_protocol_version) == 8)
         assert Mesh.call(u, :get_protocol_version) == 8
         assert Enum.sort(Mesh.call(u, :get_synced)) == Enum.sort(Enum.map(beams, & &1.node))
@@ -266,7 +266,7 @@ for kind <- Support.Target.kinds() do
         {:yes, _} = Target.on(u, :global_register, [:u])
         Mesh.dial(u, hd(left))
         Mesh.dial(u, hd(right))
-        Mesh.await_joined([u] ++ left ++ right, 30_000)
+        Mesh.await_joined([u] ++ left ++ right)
         assert map_size(Mesh.names(u)) == 5
         refute Enum.any?([u] ++ left ++ right, &Mesh.warned?/1)
       end
@@ -377,18 +377,18 @@ for kind <- Support.Target.kinds() do
           assert owners == [owner] and node(owner) == node(pid)
           refute_received {:entered, _}
           send(pid, :leave)
-          assert_receive {:left, ^pid}, 10_000
+          assert_receive {:left, ^pid}
         end
 
         for target <- all, do: assert(Mesh.locks(target) == [])
         dies = Target.on(u, :global_trans, [:of_u, self()])
-        assert_receive {:entered, ^dies}, 10_000
+        assert_receive {:entered, ^dies}
         waits = Target.on(p, :global_trans, [:of_u, self()])
         refute_receive {:entered, _}, 300
         Target.kill(u)
-        assert_receive {:entered, ^waits}, 30_000
+        assert_receive {:entered, ^waits}
         send(waits, :leave)
-        assert_receive {:left, ^waits}, 10_000
+        assert_receive {:left, ^waits}
         Mesh.await_joined([p, q])
       end
 
@@ -418,21 +418,26 @@ for kind <- Support.Target.kinds() do
         Process.sleep(20_000)
         Target.signal(u, :CONT)
 
-        # If P had asked U for the lock, U grants it when it wakes up, and so connects to P again, a BEAM not less than a Rust node. Then all
-        # three find together. Otherwise U stays away.
+        # If P had asked U for the lock, U grants it when it wakes up, and so connects to P again, a BEAM not less than a Rust node.
+        # Then all three find together. Otherwise U stays away.
+        #
+        # Or it ends halfway: U still has the last words of its earlier connections to read, that it be removed, and begins its talk
+        # with P anew when it has come to them. Then each `global` waits for the other's next word (`pending` in OTP's state), on a
+        # connection that both have: two in some thirty clusters of BEAMs, and nothing ends it.
+        together = [p: [:q, :u], q: [:p, :u]]
+        away = [p: [:q], q: [:p]]
+        halfway = [p: [:q, :u], q: [:p]]
+
         roles = %{u.node => :u, p.node => :p, q.node => :q}
+        ended = Aftermath.ended([p: p, q: q], roles, [:meanwhile], [together, away, halfway])
 
-        ended =
-          eventually(fn ->
-            [p: at_p, q: at_q] = ended = Aftermath.settled([p: p, q: q], roles, [:meanwhile], 2_000)
-            if {at_p.nodes, at_q.nodes} in [{[:q], [:p]}, {[:q, :u], [:p, :u]}], do: ended
-          end)
-
-        for {_, seen} <- ended do
-          assert seen.known == seen.nodes
+        for {role, seen} <- ended do
+          assert seen.known == seen.nodes or seen.known == away[role]
           assert seen.names == [meanwhile: :p]
           assert seen.locks == []
         end
+
+        assert Aftermath.registers?(p: p, q: q)
       end
     end
 
@@ -446,7 +451,7 @@ for kind <- Support.Target.kinds() do
           # From the other side, so that U does not know whether the cluster wants it.
           Target.on(p, :erlang, :disconnect_node, [u.node])
           eventually(fn -> u.node not in Mesh.known(p) end)
-          eventually(fn -> Mesh.known(u) != [] end, 60_000)
+          eventually(fn -> Mesh.known(u) != [] end)
           groups = Mesh.settled(all)
           group = Enum.find(groups, &(u.node in &1))
           assert length(group) > 1
@@ -459,7 +464,7 @@ for kind <- Support.Target.kinds() do
           Mesh.await_joined([u, p] ++ [q])
           {:yes, _} = Target.on(u, :global_register, [:of_u])
           Target.on(p, :erlang, :disconnect_node, [u.node])
-          Mesh.await_joined([u, p, q], 60_000)
+          Mesh.await_joined([u, p, q])
           assert is_pid(whereis(q, :of_u))
         end
       end

@@ -182,7 +182,7 @@ for kind <- Support.Target.kinds() do
             match?({6, _, :"", :anybody}, control) and message == {:from, u_node}
           end)
 
-        assert Task.await(task) == :ok
+        assert Task.await(task, 60_000) == :ok
         assert raw.name in Target.on(u, :erlang, :nodes, [])
         after_it = RawPeer.round_trip(raw)
 
@@ -309,7 +309,7 @@ for kind <- Support.Target.kinds() do
         assert digest == RawPeer.digest(Net.cookie(), 1)
         :ok = :gen_tcp.send(socket, ["a", :rand.bytes(16)])
         RawPeer.await_closed(socket)
-        assert Task.await(task, 20_000) == {:badrpc, :nodedown}
+        assert Task.await(task, 60_000) == {:badrpc, :nodedown}
       end
 
       test "check 10: a cookie for one node only" do

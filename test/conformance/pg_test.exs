@@ -510,22 +510,22 @@ for kind <- Support.Target.kinds() do
         assert {whole, %{g: [^first]}} = :pg.monitor_scope(scope)
 
         second = join(u, scope, :g)
-        for ref <- [group, whole], do: assert_receive({^ref, :join, :g, [^second]}, 10_000)
+        for ref <- [group, whole], do: assert_receive({^ref, :join, :g, [^second]})
         other = join(u, scope, :h)
-        assert_receive {^whole, :join, :h, [^other]}, 10_000
+        assert_receive {^whole, :join, :h, [^other]}
         assert Target.on(u, :pg, :join, [scope, :g, [first, second]]) == :ok
-        for ref <- [group, whole], do: assert_receive({^ref, :join, :g, [_, _]}, 10_000)
+        for ref <- [group, whole], do: assert_receive({^ref, :join, :g, [_, _]})
 
         assert Target.on(u, :pg, :leave, [scope, :g, first]) == :ok
-        for ref <- [group, whole], do: assert_receive({^ref, :leave, :g, [^first]}, 10_000)
+        for ref <- [group, whole], do: assert_receive({^ref, :leave, :g, [^first]})
         send(other, {:stop, :done})
-        assert_receive {^whole, :leave, :h, [^other]}, 10_000
+        assert_receive {^whole, :leave, :h, [^other]}
         # It has joined twice.
         send(second, {:stop, :done})
 
         for ref <- [group, whole] do
-          assert_receive {^ref, :leave, :g, [^second | _] = left}, 10_000
-          if left == [second], do: assert_receive({^ref, :leave, :g, [^second]}, 10_000)
+          assert_receive {^ref, :leave, :g, [^second | _] = left}
+          if left == [second], do: assert_receive({^ref, :leave, :g, [^second]})
         end
 
         refute_received {^group, _, :h, _}
@@ -566,7 +566,7 @@ for kind <- Support.Target.kinds() do
           send(pid, {self(), {:forward_to_local, "rooms:lobby", i, Phoenix.PubSub}})
         end
 
-        for i <- 1..200, do: assert_receive({^there, {:forward_to_local, "rooms:lobby", ^i, _}}, 10_000)
+        for i <- 1..200, do: assert_receive({^there, {:forward_to_local, "rooms:lobby", ^i, _}})
 
         # From U.
         for i <- 1..50,
@@ -576,7 +576,7 @@ for kind <- Support.Target.kinds() do
           assert Target.on(u, :send, [pid, message]) == :ok
         end
 
-        for i <- 1..50, _ <- workers, do: assert_receive({:broadcast, "rooms:lobby", %{id: ^i}}, 10_000)
+        for i <- 1..50, _ <- workers, do: assert_receive({:broadcast, "rooms:lobby", %{id: ^i}})
       end
 
       test "check 76: a node that looks for others in epmd, as libcluster does, finds U and its members" do

@@ -110,27 +110,27 @@ defmodule Conformance.ReleasesTest do
       for other <- others do
         Target.on(other, :watch, [pid, self()])
         Target.on(other, :linker, [pid, self()])
-        assert_receive {:watching, _}, 10_000
-        assert_receive {:linked, _}, 10_000
+        assert_receive {:watching, _}
+        assert_receive {:linked, _}
         # What it sent before is there when the answer is.
         assert Target.on(other, :call, [pid, :there, 5_000]) == :there
         assert Target.on(other, :monitor_then_demonitor, [pid, self()]) |> is_pid()
-        assert_receive :quiet, 10_000
+        assert_receive :quiet
         assert Target.on(other, :link_then_unlink, [pid, self()]) |> is_pid()
-        assert_receive :quiet, 10_000
+        assert_receive :quiet
       end
 
       Target.on(hd(others), :exit_signal, [pid, :normal])
       send(pid, {:stop, reason})
 
       for _ <- others do
-        assert_receive {:down, ^pid, ^reason}, 10_000
-        assert_receive {:exit_seen, ^pid, ^reason}, 10_000
+        assert_receive {:down, ^pid, ^reason}
+        assert_receive {:exit_seen, ^pid, ^reason}
       end
 
       unknown = {:no_such_name, owner.node}
       for other <- others, do: Target.on(other, :watch_name, [unknown, self()])
-      for _ <- others, do: assert_receive({:down, ^unknown, :noproc}, 10_000)
+      for _ <- others, do: assert_receive({:down, ^unknown, :noproc})
       refute_received {:down, _, _}
       refute_received {:unexpected, _}
     end
@@ -149,7 +149,7 @@ defmodule Conformance.ReleasesTest do
       assert Target.on(target, :global, :re_register_name, [:name, moved]) == :yes
       assert everywhere?(all, :name, moved)
       assert Target.on(next, :global, :send, [:name, {self(), :hello}]) == moved
-      assert_receive {^moved, :hello}, 10_000
+      assert_receive {^moved, :hello}
       assert Target.on(target, :global_unregister, [:name]) == :ok
       assert everywhere?(all, :name, :undefined)
       mortal = named(target, :mortal)
@@ -226,16 +226,16 @@ defmodule Conformance.ReleasesTest do
       for other <- left do
         Target.on(other, :watch, [pid, self()])
         Target.on(other, :linker, [pid, self()])
-        assert_receive {:watching, _}, 10_000
-        assert_receive {:linked, _}, 10_000
+        assert_receive {:watching, _}
+        assert_receive {:linked, _}
         assert Target.on(other, :call, [pid, :there, 5_000]) == :there
       end
 
       Target.kill(beam)
 
       for _ <- left do
-        assert_receive {:down, ^pid, :noconnection}, 20_000
-        assert_receive {:exit_seen, ^pid, :noconnection}, 20_000
+        assert_receive {:down, ^pid, :noconnection}
+        assert_receive {:exit_seen, ^pid, :noconnection}
       end
 
       eventually(fn -> everywhere?(left, name, :undefined) end)
@@ -253,14 +253,14 @@ defmodule Conformance.ReleasesTest do
       for target <- all, do: named(target, {:of, target.kind})
       pid = whereis(u, {:of, :rust})
       for beam <- beams, do: Target.on(beam, :watch, [pid, self()])
-      for _ <- beams, do: assert_receive({:watching, _}, 10_000)
+      for _ <- beams, do: assert_receive({:watching, _})
       # It takes and gives back the lock of all of them, until it is killed while it holds it.
       nodes = Enum.map(all, & &1.node)
       registering = Task.async(fn -> register_until_killed(u, 1) end)
       eventually(fn -> Enum.any?(beams, &(Mesh.locks(&1) != [])) end)
       Target.kill(u)
       Task.await(registering, 60_000)
-      for _ <- beams, do: assert_receive({:down, ^pid, :noconnection}, 20_000)
+      for _ <- beams, do: assert_receive({:down, ^pid, :noconnection})
       Mesh.await_joined(beams)
       eventually(fn -> Enum.all?(beams, &(map_size(Mesh.names(&1)) == length(beams))) end)
       for beam <- beams, do: assert({:yes, _} = Target.on(beam, :global_register, [{:after, beam.kind}]))

@@ -103,8 +103,8 @@ for kind <- Support.Target.kinds() do
         # Both are under way, whichever state they have reached.
         assert :rpc.call(u.node, :fixture, :add, [1, 2]) == 3
         Target.kill(u)
-        assert Task.await(rpc, 20_000) == {:badrpc, :nodedown}
-        assert Task.await(erpc, 20_000) == {:erpc, :noconnection}
+        assert Task.await(rpc, 60_000) == {:badrpc, :nodedown}
+        assert Task.await(erpc, 60_000) == {:erpc, :noconnection}
       end
 
       test "check 47: multicall, cast, async_call, send_request", %{u: u} do
@@ -117,11 +117,11 @@ for kind <- Support.Target.kinds() do
         assert [{:error, {:erpc, :noconnection}}] = :erpc.multicall([dead], :fixture, :add, [1, 2])
 
         assert :rpc.cast(u.node, :fixture, :send, [self(), :by_rpc_cast]) == true
-        assert_receive :by_rpc_cast, 10_000
+        assert_receive :by_rpc_cast
         assert :erpc.cast(u.node, :fixture, :send, [self(), :by_erpc_cast]) == :ok
-        assert_receive :by_erpc_cast, 10_000
+        assert_receive :by_erpc_cast
         assert :erpc.multicast([u.node, u.node], :fixture, :send, [self(), :by_multicast]) == :ok
-        for _ <- 1..2, do: assert_receive(:by_multicast, 10_000)
+        for _ <- 1..2, do: assert_receive(:by_multicast)
 
         key = :rpc.async_call(u.node, :fixture, :add, [20, 22])
         assert :rpc.yield(key) == 42
@@ -144,10 +144,10 @@ for kind <- Support.Target.kinds() do
         assert {:badrpc, {:EXIT, {:undef, _}}} = :rpc.block_call(u.node, :no_such_module, :f, [], 20_000)
 
         assert :rpc.abcast([u.node], :echo, {self(), :by_abcast}) == :abcast
-        assert_receive {_, :by_abcast}, 10_000
+        assert_receive {_, :by_abcast}
 
         assert :rpc.sbcast([u.node, Net.name("dead")], :echo, {self(), :by_sbcast}) |> elem(0) == [u.node]
-        assert_receive {_, :by_sbcast}, 10_000
+        assert_receive {_, :by_sbcast}
         node = u.node
         assert {[], [^node]} = :rpc.sbcast([u.node], :no_such_name, :hello)
 
@@ -159,11 +159,11 @@ for kind <- Support.Target.kinds() do
       test "check 48: what a C node or an old release says to rex", %{u: u} do
         send({:rex, u.node}, {self(), :features_request})
         node = u.node
-        assert_receive {:features_reply, ^node, features}, 10_000
+        assert_receive {:features_reply, ^node, features}
         assert :erpc in features
 
         send({:rex, u.node}, {self(), {:call, :fixture, :add, [1, 2], Process.group_leader()}})
-        assert_receive {:rex, 3}, 10_000
+        assert_receive {:rex, 3}
 
         assert GenServer.call({:rex, u.node}, {:call, :fixture, :add, [1, 2], Process.group_leader()}, 20_000) ==
                  3
@@ -173,13 +173,13 @@ for kind <- Support.Target.kinds() do
           {:cast, :fixture, :send, [self(), :by_old_cast], Process.group_leader()}
         )
 
-        assert_receive :by_old_cast, 10_000
+        assert_receive :by_old_cast
 
         # What nobody understands harms nobody.
         send({:rex, u.node}, :nonsense)
         send({:net_kernel, u.node}, :nonsense)
         send({:rex, u.node}, {self(), {:sbcast, :no_such_name, :hello}})
-        assert_receive {:rex, ^node, {:nonexisting_name, :no_such_name}}, 10_000
+        assert_receive {:rex, ^node, {:nonexisting_name, :no_such_name}}
         assert :net_adm.ping(u.node) == :pong
         assert GenServer.call({:net_kernel, u.node}, {:is_auth, node()}, 10_000) == :yes
       end
@@ -202,7 +202,7 @@ for kind <- Support.Target.kinds() do
         # The fixture waits 5 s.
         started = System.monotonic_time(:millisecond)
         assert Target.try_on(u, :rpc, [node(), :timer, :sleep, [:infinity]]) == {:badrpc, :timeout}
-        assert (System.monotonic_time(:millisecond) - started) in 4_900..20_000
+        assert (System.monotonic_time(:millisecond) - started) in 4_900..30_000
       end
     end
 
@@ -216,7 +216,7 @@ for kind <- Support.Target.kinds() do
           Process.group_leader(self(), leader)
           fun.()
         end)
-        |> Task.await(20_000)
+        |> Task.await(60_000)
       end
 
       # A BEAM hands the caller's group leader on to what it starts for the caller; a Rust node gives its own.
@@ -254,7 +254,7 @@ for kind <- Support.Target.kinds() do
           request = fn request ->
             tag = make_ref()
             send(Process.group_leader(), {:io_request, self(), tag, request})
-            assert_receive {:io_reply, ^tag, answer}, 10_000
+            assert_receive {:io_reply, ^tag, answer}
             answer
           end
 

@@ -11,7 +11,7 @@ for kind <- Support.Target.kinds() do
       pid = spawn_echo(u)
       ref = Process.monitor(pid)
       Process.exit(pid, :kill)
-      assert_receive {:DOWN, ^ref, :process, ^pid, :killed}, 10_000
+      assert_receive {:DOWN, ^ref, :process, ^pid, :killed}
       pid
     end
 
@@ -22,7 +22,7 @@ for kind <- Support.Target.kinds() do
     defp round_trip(pid) do
       unique = make_ref()
       send(pid, {self(), unique})
-      assert_receive {_, ^unique}, 10_000
+      assert_receive {_, ^unique}
     end
 
     # The connection has not been replaced behind the back of the test.
@@ -39,7 +39,7 @@ for kind <- Support.Target.kinds() do
           ref = Process.monitor(pid)
           send(pid, {:stop, @reason})
           reason = @reason
-          assert_receive {:DOWN, ^ref, :process, ^pid, ^reason}, 10_000
+          assert_receive {:DOWN, ^ref, :process, ^pid, ^reason}
         end
       end
 
@@ -55,18 +55,18 @@ for kind <- Support.Target.kinds() do
 
         for pid <- [dead(u), stale_pid(u)] do
           ref = Process.monitor(pid)
-          assert_receive {:DOWN, ^ref, :process, ^pid, :noproc}, 10_000
+          assert_receive {:DOWN, ^ref, :process, ^pid, :noproc}
         end
 
         ref = Process.monitor({:no_such_name, node})
-        assert_receive {:DOWN, ^ref, :process, {:no_such_name, ^node}, :noproc}, 10_000
+        assert_receive {:DOWN, ^ref, :process, {:no_such_name, ^node}, :noproc}
       end
 
       test "check 31: many monitors on one process, each told once", %{u: u} do
         pid = spawn_echo(u)
         refs = for _ <- 1..500, do: Process.monitor(pid)
         send(pid, {:stop, :done})
-        for ref <- refs, do: assert_receive({:DOWN, ^ref, :process, ^pid, :done}, 10_000)
+        for ref <- refs, do: assert_receive({:DOWN, ^ref, :process, ^pid, :done})
         refute_received {:DOWN, _, _, _, _}
       end
 
@@ -77,9 +77,9 @@ for kind <- Support.Target.kinds() do
         by_name = Process.monitor({:echo, u.node})
         round_trip(pid)
         Node.disconnect(u.node)
-        assert_receive {:DOWN, ^by_pid, :process, ^pid, :noconnection}, 10_000
+        assert_receive {:DOWN, ^by_pid, :process, ^pid, :noconnection}
         node = u.node
-        assert_receive {:DOWN, ^by_name, :process, {:echo, ^node}, :noconnection}, 10_000
+        assert_receive {:DOWN, ^by_name, :process, {:echo, ^node}, :noconnection}
       end
 
       test "check 32: demonitor with flush, while the process exits", %{u: u} do
@@ -89,7 +89,7 @@ for kind <- Support.Target.kinds() do
           Process.exit(pid, :race)
           Process.demonitor(ref, [:flush])
           again = Process.monitor(pid)
-          assert_receive {:DOWN, ^again, :process, ^pid, reason} when reason in [:race, :noproc], 10_000
+          assert_receive {:DOWN, ^again, :process, ^pid, reason} when reason in [:race, :noproc]
           refute_received {:DOWN, ^ref, _, _, _}
         end
       end
@@ -99,7 +99,7 @@ for kind <- Support.Target.kinds() do
         for _ <- 1..200, do: pid |> Process.monitor() |> Process.demonitor()
         kept = Process.monitor(pid)
         send(pid, {:stop, :end})
-        assert_receive {:DOWN, ^kept, :process, ^pid, :end}, 10_000
+        assert_receive {:DOWN, ^kept, :process, ^pid, :end}
         refute_received {:DOWN, _, _, _, _}
       end
     end
@@ -109,9 +109,9 @@ for kind <- Support.Target.kinds() do
         for reason <- [:normal, {:shutdown, 1}, {:crashed, "because"}] do
           pid = spawn(fn -> receive do: (:stop -> exit(reason)) end)
           Target.on(u, :watch, [pid, self()])
-          assert_receive {:watching, watcher} when node(watcher) == u.node, 10_000
+          assert_receive {:watching, watcher} when node(watcher) == u.node
           send(pid, :stop)
-          assert_receive {:down, ^pid, ^reason}, 10_000
+          assert_receive {:down, ^pid, ^reason}
         end
 
         name = :"watched_#{System.unique_integer([:positive])}"
@@ -119,38 +119,38 @@ for kind <- Support.Target.kinds() do
         Process.register(pid, name)
         target = {name, node()}
         Target.on(u, :watch_name, [target, self()])
-        assert_receive {:watching, _}, 10_000
+        assert_receive {:watching, _}
         send(pid, :stop)
-        assert_receive {:down, ^target, :by_name}, 10_000
+        assert_receive {:down, ^target, :by_name}
       end
 
       test "check 31, 39: what is not there is noproc", %{u: u} do
         dead = spawn(fn -> :ok end)
         eventually(fn -> not Process.alive?(dead) end)
         Target.on(u, :watch, [dead, self()])
-        assert_receive {:down, ^dead, :noproc}, 10_000
+        assert_receive {:down, ^dead, :noproc}
 
         stale = stale(self())
         Target.on(u, :watch, [stale, self()])
-        assert_receive {:down, ^stale, :noproc}, 10_000
+        assert_receive {:down, ^stale, :noproc}
 
         target = {:no_such_name, node()}
         Target.on(u, :watch_name, [target, self()])
-        assert_receive {:down, ^target, :noproc}, 10_000
+        assert_receive {:down, ^target, :noproc}
       end
 
       test "check 31, 39: a node that cannot be reached is noconnection", %{u: u} do
         target = {:anybody, Net.name("absent")}
         Target.on(u, :watch_name, [target, self()])
-        assert_receive {:down, ^target, :noconnection}, 20_000
+        assert_receive {:down, ^target, :noconnection}
       end
 
       test "check 32, 39: a monitor taken back", %{u: u} do
         pid = spawn(fn -> receive do: (:stop -> exit(:late)) end)
         Target.on(u, :monitor_then_demonitor, [pid, self()])
-        assert_receive {:demonitored, _}, 10_000
+        assert_receive {:demonitored, _}
         send(pid, :stop)
-        assert_receive quiet when quiet == :quiet or elem(quiet, 0) == :unexpected, 10_000
+        assert_receive quiet when quiet == :quiet or elem(quiet, 0) == :unexpected
         assert quiet == :quiet
       end
     end
@@ -163,13 +163,13 @@ for kind <- Support.Target.kinds() do
           pid = spawn_echo(u)
           Process.link(pid)
           send(pid, {:stop, reason})
-          assert_receive {:EXIT, ^pid, ^reason}, 10_000
+          assert_receive {:EXIT, ^pid, ^reason}
         end
 
         pid = spawn_echo(u)
         Process.link(pid)
         Process.exit(pid, :kill)
-        assert_receive {:EXIT, ^pid, :killed}, 10_000
+        assert_receive {:EXIT, ^pid, :killed}
       end
 
       test "check 33: an abnormal reason kills a linked process that does not trap exits, a normal one does not",
@@ -185,33 +185,33 @@ for kind <- Support.Target.kinds() do
               receive do: (:stop -> exit(:alive))
             end)
 
-          assert_receive :linked, 10_000
+          assert_receive :linked
           send(pid, {:stop, reason})
           if expected == :alive, do: assert_down(pid) && send(linked, :stop)
-          assert_receive {:DOWN, ^ref, :process, ^linked, ^expected}, 10_000
+          assert_receive {:DOWN, ^ref, :process, ^linked, ^expected}
         end
       end
 
       # Waits until U has told of the end of this process; what it told before has arrived then, too.
       defp assert_down(pid) do
         ref = Process.monitor(pid)
-        assert_receive {:DOWN, ^ref, :process, ^pid, _}, 10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, _}
       end
 
       test "check 33: the BEAM's process ends and U's hears of it", %{u: u} do
         for reason <- [:normal, :boom, {:crashed, [<<1, 2, 3>>]}] do
           pid = spawn(fn -> receive do: (:stop -> exit(reason)) end)
           Target.on(u, :linker, [pid, self()])
-          assert_receive {:linked, _}, 10_000
+          assert_receive {:linked, _}
           send(pid, :stop)
-          assert_receive {:exit_seen, ^pid, ^reason}, 10_000
+          assert_receive {:exit_seen, ^pid, ^reason}
         end
 
         pid = spawn(fn -> receive do: (:stop -> :ok) end)
         Target.on(u, :linker, [pid, self()])
-        assert_receive {:linked, _}, 10_000
+        assert_receive {:linked, _}
         Process.exit(pid, :kill)
-        assert_receive {:exit_seen, ^pid, :killed}, 10_000
+        assert_receive {:exit_seen, ^pid, :killed}
       end
 
       test "check 33: a process of U that does not trap exits dies with its link, unless the reason is normal",
@@ -226,13 +226,13 @@ for kind <- Support.Target.kinds() do
               receive do: (:stop -> exit(reason))
             end)
 
-          assert_receive {:linked, linked}, 10_000
+          assert_receive {:linked, linked}
           ref = Process.monitor(linked)
           # The link has been made when U's process answers: it makes it before anything else.
           round_trip(linked)
           send(pid, :stop)
           if expected == :asked, do: round_trip(linked) && send(linked, {:stop, :asked})
-          assert_receive {:DOWN, ^ref, :process, ^linked, ^expected}, 10_000
+          assert_receive {:DOWN, ^ref, :process, ^linked, ^expected}
         end
       end
 
@@ -241,7 +241,7 @@ for kind <- Support.Target.kinds() do
 
         for pid <- [dead(u), stale_pid(u)] do
           Process.link(pid)
-          assert_receive {:EXIT, ^pid, :noproc}, 10_000
+          assert_receive {:EXIT, ^pid, :noproc}
         end
 
         dead = spawn(fn -> :ok end)
@@ -249,7 +249,7 @@ for kind <- Support.Target.kinds() do
 
         for pid <- [dead, stale(self())] do
           Target.on(u, :linker, [pid, self()])
-          assert_receive {:exit_seen, ^pid, :noproc}, 10_000
+          assert_receive {:exit_seen, ^pid, :noproc}
         end
       end
 
@@ -260,16 +260,16 @@ for kind <- Support.Target.kinds() do
         # U's process is linked to one of P, and reports to this node.
         on_p = Beam.on(p, :erlang, :spawn, [:timer, :sleep, [:infinity]])
         Target.on(u, :linker, [on_p, self()])
-        assert_receive {:linked, _}, 10_000
+        assert_receive {:linked, _}
         eventually(fn -> u.node in Beam.on(p, :erlang, :nodes, []) end)
         assert Beam.on(p, :erlang, :disconnect_node, [u.node])
-        assert_receive {:exit_seen, ^on_p, :noconnection}, 10_000
+        assert_receive {:exit_seen, ^on_p, :noconnection}
 
         pid = spawn_echo(u)
         Process.link(pid)
         round_trip(pid)
         Node.disconnect(u.node)
-        assert_receive {:EXIT, ^pid, :noconnection}, 10_000
+        assert_receive {:EXIT, ^pid, :noconnection}
       end
 
       test "check 33: unlink from both sides", %{u: u} do
@@ -283,9 +283,9 @@ for kind <- Support.Target.kinds() do
 
         other = spawn(fn -> receive do: (:stop -> exit(:boom)) end)
         Target.on(u, :link_then_unlink, [other, self()])
-        assert_receive {:unlinked, _}, 10_000
+        assert_receive {:unlinked, _}
         send(other, :stop)
-        assert_receive quiet when quiet == :quiet or elem(quiet, 0) == :unexpected, 10_000
+        assert_receive quiet when quiet == :quiet or elem(quiet, 0) == :unexpected
         assert quiet == :quiet
       end
 
@@ -300,11 +300,11 @@ for kind <- Support.Target.kinds() do
             receive do: (:stop -> exit(:survived))
           end)
 
-        assert_receive :done, 30_000
+        assert_receive :done
         send(pid, {:stop, :boom})
         assert_down(pid)
         send(storm, :stop)
-        assert_receive {:DOWN, ^ref, :process, ^storm, :survived}, 10_000
+        assert_receive {:DOWN, ^ref, :process, ^storm, :survived}
       end
 
       test "check 34: storms from both sides at once leave the one link that was made last", %{u: u} do
@@ -314,11 +314,11 @@ for kind <- Support.Target.kinds() do
         for victim <- victims, do: Target.on(u, :link_then_unlink, [victim, self()])
         for _ <- 1..2_000, do: Process.link(pid) && Process.unlink(pid)
         Process.link(pid)
-        for _ <- victims, do: assert_receive({:unlinked, _}, 20_000)
+        for _ <- victims, do: assert_receive({:unlinked, _})
         for victim <- victims, do: send(victim, :stop)
-        for _ <- victims, do: assert_receive(:quiet, 20_000)
+        for _ <- victims, do: assert_receive(:quiet)
         send(pid, {:stop, :last})
-        assert_receive {:EXIT, ^pid, :last}, 10_000
+        assert_receive {:EXIT, ^pid, :last}
         refute_received {:EXIT, _, _}
         refute_received {:unexpected, _}
       end
@@ -368,7 +368,7 @@ for kind <- Support.Target.kinds() do
         pid = spawn_echo(u)
         ref = Process.monitor(pid)
         Process.exit(pid, :kill)
-        assert_receive {:DOWN, ^ref, :process, ^pid, :killed}, 10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, :killed}
       end
 
       test "check 35: normal is ignored, another reason ends the process", %{u: u} do
@@ -378,35 +378,35 @@ for kind <- Support.Target.kinds() do
         round_trip(pid)
         refute_received {:DOWN, ^ref, _, _, _}
         Process.exit(pid, {:reason, %{any: "term"}})
-        assert_receive {:DOWN, ^ref, :process, ^pid, {:reason, %{any: "term"}}}, 10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, {:reason, %{any: "term"}}}
       end
 
       test "check 35: a process that traps exits gets a message", %{u: u} do
         # `linker` waits for the exit of its peer with exits trapped, and is not disturbed by others.
         pid = spawn(fn -> receive do: (:stop -> exit(:end)) end)
         linker = Target.on(u, :linker, [pid, self()])
-        assert_receive {:linked, ^linker}, 10_000
+        assert_receive {:linked, ^linker}
         ref = Process.monitor(linker)
         Process.exit(linker, :ignored_by_its_receive)
         Process.exit(linker, :normal)
         send(pid, :stop)
-        assert_receive {:exit_seen, ^pid, :end}, 10_000
-        assert_receive {:DOWN, ^ref, :process, ^linker, :normal}, 10_000
+        assert_receive {:exit_seen, ^pid, :end}
+        assert_receive {:DOWN, ^ref, :process, ^linker, :normal}
       end
 
       test "check 35, 39: sent by a process of U", %{u: u} do
         {pid, ref} = spawn_monitor(fn -> Process.sleep(:infinity) end)
         assert Target.on(u, :exit_signal, [pid, {:from, "u"}]) == true
-        assert_receive {:DOWN, ^ref, :process, ^pid, {:from, "u"}}, 10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, {:from, "u"}}
 
         {pid, ref} = spawn_monitor(fn -> Process.sleep(:infinity) end)
         Target.on(u, :exit_signal, [pid, :kill])
-        assert_receive {:DOWN, ^ref, :process, ^pid, :killed}, 10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, :killed}
 
         {pid, ref} = spawn_monitor(fn -> receive do: (:stop -> exit(:alive)) end)
         Target.on(u, :exit_signal, [pid, :normal])
         Target.on(u, :send, [pid, :stop])
-        assert_receive {:DOWN, ^ref, :process, ^pid, :alive}, 10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, :alive}
       end
     end
 
@@ -420,17 +420,17 @@ for kind <- Support.Target.kinds() do
       test "check 36: spawn_link", %{u: u} do
         Process.flag(:trap_exit, true)
         pid = Node.spawn_link(u.node, :fixture, :exit, [{:linked, 1}])
-        assert_receive {:EXIT, ^pid, {:linked, 1}}, 10_000
+        assert_receive {:EXIT, ^pid, {:linked, 1}}
         pid = Node.spawn_link(u.node, :fixture, :add, [1, 2])
-        assert_receive {:EXIT, ^pid, :normal}, 10_000
+        assert_receive {:EXIT, ^pid, :normal}
       end
 
       test "check 36: spawn_monitor", %{u: u} do
         {pid, ref} = :erlang.spawn_monitor(u.node, :fixture, :exit, [{:monitored, 1}])
         assert node(pid) == u.node
-        assert_receive {:DOWN, ^ref, :process, ^pid, {:monitored, 1}}, 10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, {:monitored, 1}}
         {pid, ref} = :erlang.spawn_monitor(u.node, :fixture, :add, [1, 2])
-        assert_receive {:DOWN, ^ref, :process, ^pid, :normal}, 10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, :normal}
       end
 
       test "check 36: spawn_opt with link, monitor and the options of a process", %{u: u} do
@@ -447,24 +447,24 @@ for kind <- Support.Target.kinds() do
         ]
 
         {pid, ref} = :erlang.spawn_opt(u.node, :fixture, :exit, [:both], options)
-        assert_receive {:EXIT, ^pid, :both}, 10_000
-        assert_receive {:DOWN, ^ref, :process, ^pid, :both}, 10_000
+        assert_receive {:EXIT, ^pid, :both}
+        assert_receive {:DOWN, ^ref, :process, ^pid, :both}
       end
 
       test "check 36: spawn_request and its reply", %{u: u} do
         request = :erlang.spawn_request(u.node, :fixture, :echo_loop, [], [:monitor, {:reply_tag, :answer}])
-        assert_receive {:answer, ^request, :ok, pid}, 10_000
+        assert_receive {:answer, ^request, :ok, pid}
         round_trip(pid)
         send(pid, {:stop, :over})
-        assert_receive {:DOWN, ^request, :process, ^pid, :over}, 10_000
+        assert_receive {:DOWN, ^request, :process, ^pid, :over}
 
         silent = :erlang.spawn_request(u.node, :fixture, :send, [self(), :hello], [{:reply, :no}])
-        assert_receive :hello, 10_000
+        assert_receive :hello
         refute_received {:spawn_reply, ^silent, _, _}
 
         for unknown <- [:no_such_option, {:no_such_option, 1}] do
           refused = :erlang.spawn_request(u.node, :fixture, :add, [1, 2], [:link, unknown])
-          assert_receive {:spawn_reply, ^refused, :error, :badopt}, 10_000
+          assert_receive {:spawn_reply, ^refused, :error, :badopt}
         end
       end
 
@@ -473,21 +473,19 @@ for kind <- Support.Target.kinds() do
           for _ <- 1..1000, do: :erlang.spawn_request(u.node, :fixture, :exit, [:at_once], [:monitor])
 
         for request <- requests do
-          assert_receive {:spawn_reply, ^request, :ok, pid}, 10_000
-          assert_receive {:DOWN, ^request, :process, ^pid, :at_once}, 10_000
+          assert_receive {:spawn_reply, ^request, :ok, pid}
+          assert_receive {:DOWN, ^request, :process, ^pid, :at_once}
         end
       end
 
       test "check 37: an unknown function: the child exits undef", %{u: u} do
         {pid, ref} = :erlang.spawn_monitor(u.node, :no_such_module, :f, [1, :two])
 
-        assert_receive {:DOWN, ^ref, :process, ^pid, {:undef, [{:no_such_module, :f, [1, :two], []} | _]}},
-                       10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, {:undef, [{:no_such_module, :f, [1, :two], []} | _]}}
 
         {pid, ref} = :erlang.spawn_monitor(u.node, :fixture, :no_such_function, [])
 
-        assert_receive {:DOWN, ^ref, :process, ^pid, {:undef, [{:fixture, :no_such_function, [], []} | _]}},
-                       10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, {:undef, [{:fixture, :no_such_function, [], []} | _]}}
 
         pid = Node.spawn(u.node, :no_such_module, :f, [])
         assert node(pid) == u.node
@@ -496,7 +494,7 @@ for kind <- Support.Target.kinds() do
       test "check 38: a closure fails without hanging", %{u: u} do
         captured = make_ref()
         {pid, ref} = :erlang.spawn_monitor(u.node, fn -> captured end)
-        assert_receive {:DOWN, ^ref, :process, ^pid, {reason, stack}} when is_list(stack), 10_000
+        assert_receive {:DOWN, ^ref, :process, ^pid, {reason, stack}} when is_list(stack)
         # A node that lacks the module says undef, one that has another version says badfun.
         assert reason == :undef or match?({:badfun, _}, reason)
 
@@ -508,7 +506,7 @@ for kind <- Support.Target.kinds() do
     describe "spawn by U (#{kind})" do
       test "check 39: on the BEAM node", %{u: u} do
         pid = Target.on(u, :remote_spawn, [node(), Kernel, :send, [self(), {:spawned, :by_u}]])
-        assert_receive {:spawned, :by_u}, 10_000
+        assert_receive {:spawned, :by_u}
         assert node(pid) == node()
         eventually(fn -> not Process.alive?(pid) end)
       end
@@ -534,7 +532,7 @@ for kind <- Support.Target.kinds() do
           ref = Process.monitor(stale)
           Process.demonitor(ref, [:flush])
           Process.link(stale)
-          assert_receive {:EXIT, ^stale, :noproc}, 10_000
+          assert_receive {:EXIT, ^stale, :noproc}
           Process.group_leader(stale, self())
 
           assert catch_exit(GenServer.call(stale, :hello, 5_000)) ==
@@ -561,22 +559,22 @@ for kind <- Support.Target.kinds() do
         assert Target.on(u, :cast, [stale, :hello]) == :ok
         assert Target.on(u, :exit_signal, [stale, :kill]) == true
         Target.on(u, :watch, [stale, self()])
-        assert_receive {:down, ^stale, :noproc}, 10_000
+        assert_receive {:down, ^stale, :noproc}
         Target.on(u, :linker, [stale, self()])
-        assert_receive {:exit_seen, ^stale, :noproc}, 10_000
+        assert_receive {:exit_seen, ^stale, :noproc}
         Target.on(u, :monitor_then_demonitor, [stale, self()])
-        assert_receive {:demonitored, _}, 10_000
+        assert_receive {:demonitored, _}
         linked = Target.on(u, :spawn_linked, [stale])
         ref = Process.monitor(linked)
-        assert_receive {:DOWN, ^ref, :process, ^linked, :noproc}, 10_000
+        assert_receive {:DOWN, ^ref, :process, ^linked, :noproc}
         refute_received :hello
         connected.()
 
         # An UNLINK_ID to such a pid costs the connection: OTP 25 itself sends one here and is cut off. A Rust node is not.
         if @kind == :rust do
           Target.on(u, :link_then_unlink, [stale, self()])
-          assert_receive {:unlinked, _}, 10_000
-          assert_receive answer when answer == :quiet or elem(answer, 0) == :unexpected, 10_000
+          assert_receive {:unlinked, _}
+          assert_receive answer when answer == :quiet or elem(answer, 0) == :unexpected
           assert Target.on(u, :add, [1, 2]) == 3
           connected.()
         end

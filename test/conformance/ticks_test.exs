@@ -21,9 +21,10 @@ for kind <- Support.Target.kinds() do
     use Support.Case, async: true, kind: kind, start: false
 
     @ticktime 4
-    # A silent peer is declared down after T to 1.25 T; OTP counts in quarters, and a loaded machine adds to it.
+    # A silent peer is declared down after T to 1.25 T; OTP counts in quarters, and a loaded machine adds to it. With the tick time
+    # that a node has of itself it would be 45 s at least.
     @earliest 3_000
-    @latest 10_000
+    @latest 30_000
 
     # The tests' own node ticks for 60 s and stays away: U is asked through peers, and nobody introduces one to the other.
     defp start_u, do: Target.start(@kind, net_ticktime: @ticktime)
@@ -38,7 +39,7 @@ for kind <- Support.Target.kinds() do
 
     defp milliseconds(fun) do
       started = System.monotonic_time(:millisecond)
-      eventually(fun, 30_000)
+      eventually(fun)
       System.monotonic_time(:millisecond) - started
     end
 
@@ -100,7 +101,7 @@ for kind <- Support.Target.kinds() do
     end
 
     defp ticks_until_closed(raw, ticks) do
-      case :gen_tcp.recv(raw.socket, 0, 30_000) do
+      case :gen_tcp.recv(raw.socket, 0, 60_000) do
         {:ok, ""} -> ticks_until_closed(raw, ticks + 1)
         {:ok, _} -> ticks_until_closed(raw, ticks)
         {:error, :closed} -> ticks
@@ -128,13 +129,14 @@ for kind <- Support.Target.kinds() do
           :signal -> Target.signal(u, :TERM)
         end
 
-        assert_receive {:nodedown, ^node, info}, 20_000
+        assert_receive {:nodedown, ^node, info}
         assert info[:nodedown_reason] == :connection_closed
         assert_received {:DOWN, ^ref, :process, ^echo, reason}
         # A BEAM first ends its processes; a process of a Rust node may end with the connection.
         assert reason in reasons(u.kind)
         assert {0, _} = OsProcess.await_exit(u.process)
-        assert Net.epmd_lookup(node) == :unknown
+        # epmd reads the end of the registration when it has its turn.
+        eventually(fn -> Net.epmd_lookup(node) == :unknown end)
       end
     end
 

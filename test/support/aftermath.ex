@@ -28,7 +28,7 @@ defmodule Support.Aftermath do
 
   A lock or a name that stays is in the answer, after `timeout` milliseconds. `roles` tells the role of every node, also of the dead.
   """
-  def settled(survivors, roles, names, quiet \\ 300, timeout \\ 20_000) do
+  def settled(survivors, roles, names, quiet \\ 1_000, timeout \\ 20_000) do
     settled(survivors, roles, names, quiet, System.monotonic_time(:millisecond) + timeout, nil)
   end
 
@@ -45,6 +45,34 @@ defmodule Support.Aftermath do
     else
       Process.sleep(quiet)
       settled(survivors, roles, names, quiet, deadline, now)
+    end
+  end
+
+  @doc """
+  The same, once the survivors are connected in one of `ways`: keyword lists from roles to whom they are connected with. What they were
+  instead is told when that does not come true.
+  """
+  def ended(survivors, roles, names, ways, timeout \\ 60_000) do
+    ended(survivors, roles, names, ways, timeout, System.monotonic_time(:millisecond) + timeout)
+  end
+
+  defp ended(survivors, roles, names, ways, timeout, deadline) do
+    # Longer than the pauses in which OTP's locker waits for its turn.
+    now = settled(survivors, roles, names, 4_000)
+    seen = for {role, %{nodes: nodes}} <- now, do: {role, nodes}
+
+    cond do
+      seen in ways ->
+        now
+
+      System.monotonic_time(:millisecond) > deadline ->
+        ExUnit.Assertions.flunk("""
+        not one of #{inspect(ways)} within #{timeout} ms:
+        #{inspect(now, pretty: true)}
+        """)
+
+      true ->
+        ended(survivors, roles, names, ways, timeout, deadline)
     end
   end
 

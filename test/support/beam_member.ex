@@ -13,7 +13,7 @@ defmodule Support.BeamMember do
   @timing [probe_interval: 250, probe_timeout: 100, gossip_interval: 50] ++
             [greet_first: 100, greet_max: 500, sync_interval: 500]
 
-  @cluster_options [:join, :cluster, :profile, :timing, :evict, :metadata] ++
+  @cluster_options [:join, :discovery, :cluster, :profile, :timing, :evict, :metadata] ++
                      [:voters, :expect, :data_dir, :session_ttl]
 
   def cluster, do: @cluster

@@ -90,7 +90,7 @@ defmodule Support.Cluster do
   end
 
   @doc "Waits until they are complete."
-  def complete(nodes, timeout \\ 60_000) do
+  def complete(nodes, timeout \\ 120_000) do
     eventually(fn -> complete?(nodes) end, timeout)
   rescue
     error in ExUnit.AssertionError ->

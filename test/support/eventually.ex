@@ -2,7 +2,7 @@ defmodule Support.Eventually do
   @moduledoc "Waiting until something is true, with a deadline."
 
   # Long enough for a loaded machine; a test that passes never waits for it.
-  @deadline 20_000
+  @deadline 60_000
   @pause 10
 
   @doc "Runs `fun` until it answers neither `nil` nor `false`, and answers that; fails after `timeout` milliseconds."

@@ -85,7 +85,7 @@ defmodule Support.Joining do
         end)
       end
 
-    Task.await_many(tasks, 60_000)
+    Task.await_many(tasks, 120_000)
 
     try do
       Mesh.await_joined(targets, 30_000)

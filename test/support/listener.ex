@@ -17,13 +17,13 @@ defmodule Support.Listener do
 
   @doc "Listens to what the member `node` tells, from now on."
   def listen(peer, node),
-    do: :ok = Beam.on(peer, GenServer, :call, [__MODULE__, {:listen, node}, 30_000], 40_000)
+    do: :ok = Beam.on(peer, GenServer, :call, [__MODULE__, {:listen, node}, 40_000], 50_000)
 
   @doc "All that was told so far, oldest first: `{milliseconds, member, event}`, in the operating system's time."
   def history(peer), do: Beam.on(peer, GenServer, :call, [__MODULE__, :history])
 
   @doc "Asks any node something over the listener's connections."
-  def ask(peer, destination, request), do: Beam.on(peer, GenServer, :call, [destination, request])
+  def ask(peer, destination, request), do: Beam.on(peer, GenServer, :call, [destination, request, 30_000])
 
   def start_link([]), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
@@ -40,7 +40,7 @@ defmodule Support.Listener do
         receive do: (:subscribed -> relay(listener, node))
       end)
 
-    reply = GenServer.call({:tiebeam, node}, {:subscribe, subscriber}, 20_000)
+    reply = GenServer.call({:tiebeam, node}, {:subscribe, subscriber}, 30_000)
     send(subscriber, :subscribed)
     {:reply, reply, history}
   end

@@ -17,7 +17,7 @@ defmodule Support.Mesh do
   end
 
   @doc "Waits until all know each other, have the same names, and hold no lock; answers after how many milliseconds."
-  def await_joined(targets, timeout \\ 20_000) do
+  def await_joined(targets, timeout \\ 60_000) do
     started = System.monotonic_time(:millisecond)
     eventually(fn -> state(targets) == whole(targets) end, timeout)
     System.monotonic_time(:millisecond) - started
@@ -48,7 +48,7 @@ defmodule Support.Mesh do
 
   @doc "The partitions, once they have stayed the same for a while."
   def settled(targets, quiet \\ 1_500) do
-    groups = eventually(fn -> with :unsettled <- partitions(targets), do: nil end, 40_000)
+    groups = eventually(fn -> with :unsettled <- partitions(targets), do: nil end)
     Process.sleep(quiet)
     if partitions(targets) == groups, do: groups, else: settled(targets, quiet)
   end

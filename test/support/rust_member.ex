@@ -27,7 +27,7 @@ defmodule Support.RustMember do
   """
   def ask(%{node: node}, request) do
     :net_kernel.hidden_connect_node(node)
-    GenServer.call({:tiebeam, node}, request)
+    GenServer.call({:tiebeam, node}, request, 30_000)
   end
 
   def alive(peer), do: for(%Member{status: :alive, node: node} <- members(peer), do: node)

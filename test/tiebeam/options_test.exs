@@ -46,11 +46,11 @@ defmodule Tiebeam.OptionsTest do
       {[name: A, timing: 5], "expected :timing options to be a keyword list, got: 5"},
       {[name: A, names: B],
        "unknown or repeated option :names; the options are " <>
-         ":name, :cluster, :join, :process, :profile, :timing, :metadata, :entries_per_scope, :evict, " <>
+         ":name, :cluster, :join, :discovery, :process, :profile, :timing, :metadata, :entries_per_scope, :evict, " <>
          ":voters, :expect, :data_dir, :session_ttl"},
       {[name: A, name: B],
        "unknown or repeated option :name; the options are " <>
-         ":name, :cluster, :join, :process, :profile, :timing, :metadata, :entries_per_scope, :evict, " <>
+         ":name, :cluster, :join, :discovery, :process, :profile, :timing, :metadata, :entries_per_scope, :evict, " <>
          ":voters, :expect, :data_dir, :session_ttl"},
       {[name: A, profile: :slow], "expected the option :profile to be :lan, :fast or :wan, got: :slow"},
       {[name: A, metadata: :x], "expected the option :metadata to be a binary, got: :x"},

@@ -25,6 +25,9 @@ defmodule Tiebeam.PartitionsTest do
 
   defp places(nodes), do: Enum.map(nodes, & &1.place)
 
+  # What has to come true before OTP's net ticks could do it: 45 s at the earliest.
+  @before_ticks 40_000
+
   # Long enough for any verdict that is wrongly under way: several times what a frozen node takes.
   @watched 12_000
 
@@ -91,7 +94,7 @@ defmodule Tiebeam.PartitionsTest do
       {:cut, places(majority), places(minority)}
     ])
 
-    Cluster.complete(majority, 30_000)
+    Cluster.complete(majority, @before_ticks)
     Process.sleep(3_000)
     # Each side keeps its own, and the smaller one evicts nobody: it may be the one that is cut off.
     assert verdicts(majority, majority, since) == []
@@ -121,7 +124,7 @@ defmodule Tiebeam.PartitionsTest do
       {:cut, places(others), places([lonely])}
     ])
 
-    Cluster.complete(others, 30_000)
+    Cluster.complete(others, @before_ticks)
     assert verdicts(others, others, since) == []
     assert verdicts([lonely], nodes, since) == []
     heal(hosts, nodes)

@@ -94,7 +94,7 @@ defmodule Tiebeam.RegistryClusterTest do
     [a, b] = start(2)
     waiting = Task.async(fn -> on(b, :await, [:service, [timeout: 20_000]]) end)
     [{_, pid, :ok}] = register(a, [:service])
-    assert Task.await(waiting, 30_000) == {:ok, pid, a.node}
+    assert Task.await(waiting, 60_000) == {:ok, pid, a.node}
     assert on(a, :update_meta, [:service, :new]) == :ok
     assert on(b, :update_meta, [:service, :mine]) == {:error, {:taken, pid}}
     eventually(fn -> on(b, :lookup, [:service]) == {pid, :new} end)
@@ -131,7 +131,7 @@ defmodule Tiebeam.RegistryClusterTest do
     assert ask.({:register, :default, "host", guest}) == {:error, {:taken, pid}}
     assert {:error, {:invalid, _}} = ask.({:register, :default, %{}, guest})
     # Not for others.
-    assert ask.({:registry, {:unregister, :default, :erlang.term_to_binary("guest"), nil}, nil, nil}) ==
+    assert ask.({:registry, {:unregister, :default, :erlang.term_to_binary("guest"), nil}, nil, nil, nil}) ==
              {:error, :unknown_request}
 
     # Watched by the member that was asked.

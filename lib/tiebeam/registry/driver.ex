@@ -2,10 +2,10 @@ defmodule Tiebeam.Registry.Driver do
   @moduledoc false
   # The registry's part of `Tiebeam.Server`: rows into tables, word to processes and subscribers. Runs in that process.
   #
-  # A name is bytes for the core and a term for callers: it is encoded by who asks, and decoded here once, when its row
-  # is written.
+  # A name is bytes for the core and a term for callers: it is encoded by who asks, and decoded once, by the NIF, when it
+  # comes from another node.
 
-  alias Tiebeam.Registry.Name
+  alias Tiebeam.Registry.{Name, Watcher}
   alias Tiebeam.Table
 
   # Callers of `await` at a time. Each is a process of this node that does nothing else.
@@ -21,12 +21,13 @@ defmodule Tiebeam.Registry.Driver do
   # How long one may take, in milliseconds; as in the core, which does not wait longer.
   @verdict_timeout 5_000
 
-  # `watched` are the processes that have or had entries here, with their monitors; of other nodes there are `guests`.
+  # `watcher` watches the processes of this node that have or had entries; `unwatched` are those that it is to be told of.
+  # `guests` are such processes of other nodes, with their monitors.
   # `awaited` are callers that wait for a name, by name and by monitor; `waiters` are the names, by monitor.
   # `subscribers` have a monitor. `counts` are names per scope, `counted` those whose row is old.
-  @enforce_keys [:cluster, :process, :members, :groups, :subscribers]
+  @enforce_keys [:cluster, :process, :members, :groups, :subscribers, :watcher]
   defstruct @enforce_keys ++
-              [watched: %{}, guests: 0, awaited: %{}, waiters: %{}, verdicts: %{}] ++
+              [unwatched: [], guests: %{}, awaited: %{}, waiters: %{}, verdicts: %{}] ++
               [counts: %{}, counted: []]
 
   @spec new(cluster :: atom) :: struct
@@ -41,13 +42,14 @@ defmodule Tiebeam.Registry.Driver do
       members: members,
       groups: Table.groups_of(cluster),
       subscribers: Map.new(subscribers, &{&1, Process.monitor(&1)}),
+      watcher: Watcher.start_link(),
       counts: Map.new(:ets.select(cluster, [{{{:"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}]))
     }
   end
 
   @doc """
-  Empties the tables for a new core, and answers what it must be told: the registrations of this node, as pairs of what
-  `lost/3` needs and a command.
+  Empties the tables for a new core, and answers what it must be told: the registrations of this node, as what `lost/3` needs,
+  the process, the command, and the row of a name.
   """
   def restart(%{cluster: cluster, groups: groups, members: members} = state) do
     rows = :ets.select(cluster, [{{{:_, :_}, :_, :_, :_}, [], [:"$_"]}])
@@ -77,14 +79,14 @@ defmodule Tiebeam.Registry.Driver do
         command =
           {:register, scope, name_bytes, Name.encode_pid(pid), meta_bytes, on_conflict, resolve != nil}
 
-        {{scope, name, pid, on_conflict}, pid, command}
+        {{scope, name, pid, on_conflict}, pid, command, {{scope, name}, pid, meta, node()}}
       end
 
     groups =
       for {{scope, group, pid}, meta, owner} <- memberships, own?.(pid, owner) do
         {:ok, group_bytes} = Name.encode(group)
         {:ok, meta_bytes} = Name.encode_meta(meta)
-        {nil, pid, {:join, scope, group_bytes, Name.encode_pid(pid), meta_bytes}}
+        {nil, pid, {:join, scope, group_bytes, Name.encode_pid(pid), meta_bytes}, nil}
       end
 
     {names ++ groups, write_counts(state)}
@@ -102,10 +104,8 @@ defmodule Tiebeam.Registry.Driver do
   end
 
   defp watch(state, nil), do: {:ok, state}
-  defp watch(%{watched: watched} = state, pid) when is_map_key(watched, pid), do: {:ok, state}
-
-  defp watch(state, pid) when node(pid) == node(),
-    do: {:ok, %{state | watched: Map.put(state.watched, pid, Process.monitor(pid))}}
+  defp watch(state, pid) when node(pid) == node(), do: {:ok, %{state | unwatched: [pid | state.unwatched]}}
+  defp watch(%{guests: guests} = state, pid) when is_map_key(guests, pid), do: {:ok, state}
 
   defp watch(state, pid) do
     cond do
@@ -113,24 +113,30 @@ defmodule Tiebeam.Registry.Driver do
       node(pid) not in Node.list(:connected) ->
         {:error, {:noconnection, node(pid)}}
 
-      state.guests >= @max_guests ->
+      map_size(state.guests) >= @max_guests ->
         {:error, {:too_many_guests, @max_guests}}
 
       true ->
-        watched = Map.put(state.watched, pid, Process.monitor(pid))
-        {:ok, %{state | watched: watched, guests: state.guests + 1}}
+        {:ok, %{state | guests: Map.put(state.guests, pid, Process.monitor(pid))}}
     end
+  end
+
+  @doc "The core was told of all that was asked: their processes are watched from now on."
+  def watch_asked(%{unwatched: []} = state), do: state
+
+  def watch_asked(state) do
+    Watcher.watch(state.watcher, state.unwatched)
+    %{state | unwatched: []}
   end
 
   @doc "Whether a process that this node answers for still runs."
   def alive?(_state, pid) when node(pid) == node(), do: Process.alive?(pid)
-  def alive?(state, pid), do: is_map_key(state.watched, pid)
+  def alive?(state, pid), do: is_map_key(state.guests, pid)
 
   @doc "A process that was watched ended."
   def down(state, pid) do
     :ets.match_delete(state.members, {{:choice, pid, :_, :_}, :_, :_})
-    guests = if node(pid) == node(), do: state.guests, else: state.guests - 1
-    %{state | watched: Map.delete(state.watched, pid), guests: guests}
+    %{state | guests: Map.delete(state.guests, pid)}
   end
 
   @doc "Carries out changes of the table, in order."
@@ -139,10 +145,9 @@ defmodule Tiebeam.Registry.Driver do
   # Rows wait in `names` and `groups`, so that many are written at once. Whoever hears of one finds it there.
   defp change([], names, groups, state), do: state |> write(names, groups) |> write_counts()
 
-  defp change([{what, {scope, _, _, _, _} = entry} | rest], names, groups, state)
-       when what in [:registered, :updated] do
+  defp change([{what, entry} | rest], names, groups, state) when what in [:registered, :updated] do
     case row(entry) do
-      {{_, name} = key, pid, meta, _node} = row ->
+      {{scope, name} = key, pid, meta, _node} = row ->
         state = if what == :registered, do: count(state, scope, 1), else: state
 
         if state.subscribers == %{} and not is_map_key(state.awaited, key) do
@@ -157,8 +162,8 @@ defmodule Tiebeam.Registry.Driver do
     end
   end
 
-  defp change([{:replaced, {scope, _, _, _, _} = entry, was} | rest], names, groups, state) do
-    with {{_, name}, pid, meta, _node} = row <- row(entry), {:ok, was} <- Name.decode(was) do
+  defp change([{:replaced, entry, was} | rest], names, groups, state) do
+    with {{scope, name}, pid, meta, _node} = row <- row(entry), {:ok, was} <- Name.decode(was) do
       state = write(state, [row | names], groups)
       change(rest, [], [], tell(state, {:replaced, scope, name, pid, meta, was}))
     else
@@ -166,10 +171,9 @@ defmodule Tiebeam.Registry.Driver do
     end
   end
 
-  defp change([{what, {scope, _, _, _, _} = entry} | rest], names, groups, state)
-       when what in [:joined, :rejoined] do
+  defp change([{what, entry} | rest], names, groups, state) when what in [:joined, :rejoined] do
     case row(entry) do
-      {{_, group}, pid, meta, node} ->
+      {{scope, group}, pid, meta, node} ->
         row = {{scope, group, pid}, meta, node}
 
         if state.subscribers == %{} do
@@ -211,6 +215,9 @@ defmodule Tiebeam.Registry.Driver do
   defp change([{:purged, node, _creation, why} | rest], names, groups, state) do
     change(rest, [], [], state |> write(names, groups) |> purge(node, why))
   end
+
+  # What the NIF could decode, and what it left to be decoded.
+  defp row({{_scope, _name}, _pid, _meta, _node} = row), do: row
 
   defp row({scope, name, pid, meta, node}) do
     with {:ok, name} <- Name.decode(name),

@@ -1,8 +1,9 @@
 //! The command line.
 
+mod discover;
 mod network;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tiebeam_node::{ClusterConfig, Cookie, EpmdMode};
 
 use crate::failure::Failure;
+pub(crate) use discover::Discover;
 pub(crate) use network::NetworkArguments;
 
 #[derive(Debug, Parser)]
@@ -72,6 +74,8 @@ pub(crate) struct NodeArguments {
     /// Stay connected to this node whenever it is there, and find the cluster through it; may be repeated.
     #[arg(long, value_name = "NAME@HOST")]
     pub(crate) join: Vec<String>,
+    #[arg(long, value_name = "SPEC", help = "Look for nodes, and connect to those that are found; --help says where", long_help = discover::HELP)]
+    pub(crate) discover: Vec<Discover>,
     /// Connect hidden: not in nodes(), not part of the mesh.
     #[arg(long)]
     pub(crate) hidden: bool,
@@ -91,6 +95,10 @@ pub(crate) struct NodeArguments {
     /// What this node tells the others about itself, at most 512 bytes.
     #[arg(long, value_name = "TEXT")]
     pub(crate) metadata: Option<String>,
+    /// Serve a status page, JSON at /status, metrics for Prometheus at /metrics and /health over HTTP; the port may be 0. Whoever
+    /// reaches the address can read it.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) http: Option<SocketAddr>,
     /// Host the services that conformance tests call.
     #[arg(long)]
     pub(crate) fixture: bool,

@@ -7,6 +7,7 @@ mod failure;
 mod fixture;
 mod member;
 mod registry;
+mod status;
 mod visitor;
 
 use std::io::IsTerminal;

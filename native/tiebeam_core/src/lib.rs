@@ -61,7 +61,8 @@
 //!
 //! `cluster` is the one file that knows all machines; `event` and `action` are its vocabulary; `membership` says who is
 //! here, and its first lines say in which file which part of SWIM is; `message` is what cores say to each other, and
-//! `message/codec` the same in bytes. [`registry`] says who is called what.
+//! `message/codec` the same in bytes. [`registry`] says who is called what, [`placement`] what
+//! belongs where.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -73,12 +74,14 @@ mod action;
 mod cluster;
 mod config;
 mod event;
+mod hash;
 mod identity;
 mod input;
 pub mod leadership;
 mod membership;
 mod message;
 mod mutation;
+pub mod placement;
 mod random;
 pub mod registry;
 mod time;

@@ -179,7 +179,7 @@ impl Registry {
     /// A registry that knows of nothing.
     pub fn new(config: Config) -> Self {
         // Nodes that wait for the same thing must not do so for the same time.
-        let seed = key::siphash(config.node.as_str().as_bytes()) ^ config.epoch;
+        let seed = crate::hash::siphash(config.node.as_str().as_bytes()) ^ config.epoch;
         Self {
             me: config.node,
             life: Life {

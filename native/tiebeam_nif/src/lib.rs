@@ -51,17 +51,24 @@ fn step<'a>(
 ) -> NifResult<(Vec<Term<'a>>, Option<u64>)> {
     with(&member, |cluster| {
         let mut actions = Vec::new();
+        let mut terms = Vec::with_capacity(events.len());
         for event in events {
-            if let Some(event) = terms::event(event)? {
-                cluster.step(Instant::from_micros(now), event, &mut actions);
+            let Some(event) = terms::event(event)? else {
+                continue;
+            };
+            let registers = registry::registers(&event);
+            cluster.step(Instant::from_micros(now), event, &mut actions);
+            let done = registers.and_then(|registers| registers.done(env, &actions));
+            // Two actions for the row and the answer.
+            let others = actions.len() - if done.is_some() { 2 } else { 0 };
+            for action in &actions[..others] {
+                terms.extend(terms::action(env, action)?);
             }
+            terms.extend(done);
+            actions.clear();
         }
         let deadline = cluster.deadline().map(Instant::as_micros);
-        let actions = actions
-            .iter()
-            .filter_map(|action| terms::action(env, action).transpose())
-            .collect::<NifResult<_>>()?;
-        Ok((actions, deadline))
+        Ok((terms, deadline))
     })
 }
 

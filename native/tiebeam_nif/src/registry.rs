@@ -1,5 +1,5 @@
-//! The registry's commands, rows and answers as Elixir terms. Names, pids and metadata stay bytes in the external term
-//! format: the driver has what it needs to make them terms.
+//! The registry's commands, rows and answers as Elixir terms. Names, pids and metadata are bytes in the external term
+//! format; rows of the table are made terms here, everything else is for the driver to decode.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Term};
 use tiebeam_core::registry::{
     Answer, Change, Command, Departure, Entry, Gone, Keep, Key, Loss, OnConflict, Refusal, name,
 };
+use tiebeam_core::{Action, CallId, Event};
 
 use crate::terms::{binary, node_atom};
 
@@ -76,6 +77,45 @@ pub(crate) fn command(term: Term<'_>) -> NifResult<Option<Command>> {
     }))
 }
 
+/// A registration that was asked for: its call and its process.
+pub(crate) struct Registers {
+    call: CallId,
+    pid: Arc<[u8]>,
+}
+
+pub(crate) fn registers(event: &Event) -> Option<Registers> {
+    match event {
+        Event::Asked {
+            call,
+            command: tiebeam_core::Command::Registry(Command::Register { pid, .. }),
+        } => Some(Registers {
+            call: *call,
+            pid: pid.clone(),
+        }),
+        _ => None,
+    }
+}
+
+impl Registers {
+    /// `{:registered, call}` if a registration ends as nearly all do: with the row that was asked for, and `done`. The driver
+    /// has the terms that both are made from.
+    pub(crate) fn done<'a>(&self, env: Env<'a>, actions: &[Action]) -> Option<Term<'a>> {
+        match actions {
+            [
+                ..,
+                Action::Table(Change::Registered(entry)),
+                Action::Answer {
+                    call,
+                    answer: tiebeam_core::Answer::Registry(Answer::Done),
+                },
+            ] if *call == self.call && Arc::ptr_eq(&entry.pid, &self.pid) => {
+                Some((atoms::registered(), call.0).encode(env))
+            }
+            _ => None,
+        }
+    }
+}
+
 pub(crate) fn bytes(term: Term<'_>) -> NifResult<Arc<[u8]>> {
     Ok(term.decode::<Binary<'_>>()?.as_slice().into())
 }
@@ -135,7 +175,11 @@ pub(crate) fn answer<'a>(env: Env<'a>, answer: &Answer) -> NifResult<Term<'a>> {
 /// `None` for a row whose name is no name: one that another encoder made. Nobody could look for it.
 pub(crate) fn change<'a>(env: Env<'a>, change: &Change) -> NifResult<Option<Term<'a>>> {
     let row = |tag: Atom, entry: &Entry| {
-        Ok(self::entry(env, entry)?.map(|entry| (atoms::table(), (tag, entry)).encode(env)))
+        let row = match self::row(env, entry)? {
+            None => self::entry(env, entry)?,
+            row => row,
+        };
+        Ok(row.map(|row| (atoms::table(), (tag, row)).encode(env)))
     };
     let gone = |tag: Atom, key: &Key, pid: &Arc<[u8]>, gone: &Gone| {
         let why = match gone {
@@ -223,6 +267,38 @@ pub(crate) fn resolve<'a>(
 pub(crate) fn check<'a>(env: Env<'a>, id: u64, pid: &Arc<[u8]>) -> Term<'a> {
     (atoms::check(), id, binary(env, pid)).encode(env)
 }
+
+/// `{{scope, name}, pid, meta, node}`, all of it terms; `None` if that takes an atom that the node does not have: the driver
+/// knows whether there is room for it.
+fn row<'a>(env: Env<'a>, entry: &Entry) -> NifResult<Option<Term<'a>>> {
+    let name = entry.key.name();
+    let decoded = decode(env, name)
+        .filter(|_| name::check(name).is_ok())
+        .zip(decode(env, &entry.pid).filter(|pid| pid.is_pid()))
+        .zip(decode(env, &entry.meta));
+    let Some(((name, pid), meta)) = decoded else {
+        return Ok(None);
+    };
+    let scope = Atom::from_utf8_bytes(env, entry.key.scope().as_bytes())?;
+    let node = node_atom(env, &entry.node)?;
+    Ok(Some(((scope, name), pid, meta, node).encode(env)))
+}
+
+/// A term whose atoms are all there. A compressed one could be a thousand times as large as its bytes.
+fn decode<'a>(env: Env<'a>, bytes: &[u8]) -> Option<Term<'a>> {
+    const VERSION: u8 = 131;
+    const COMPRESSED: u8 = 80;
+    if bytes == NIL {
+        return Some(atoms::nil().encode(env));
+    }
+    if bytes.starts_with(&[VERSION, COMPRESSED]) {
+        return None;
+    }
+    env.binary_to_term(bytes).map(|(term, _)| term)
+}
+
+/// The metadata of most entries: `nil`.
+const NIL: &[u8] = b"\x83w\x03nil";
 
 /// `{scope, name, pid, meta, node}`
 fn entry<'a>(env: Env<'a>, entry: &Entry) -> NifResult<Option<Term<'a>>> {

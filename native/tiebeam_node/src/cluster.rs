@@ -109,7 +109,7 @@ pub use config::{ClusterConfig, ClusterError, Voters};
 pub use event::{ClusterEvent, ClusterEvents};
 pub use groups::Groups;
 pub use handle::{ClusterHandle, CommandError};
-pub use kv::{Consistency, Expected, Kv, KvChange, KvChanges, KvEntry, Versioned};
+pub use kv::{Consistency, Expected, Kv, KvChange, KvChanges, KvEntry, KvValue};
 pub use leader::{Leader, LeaderChange, LeaderChanges};
 pub use leadership::{LeadershipError, Token};
 pub use lock::{LockGuard, LockHolder, Locks};

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tiebeam_wire::{Atom, Term};
 
+use crate::cluster::Name;
+use crate::message::VersionMismatch;
 use crate::transport::ConnectError;
 
 /// A message was not sent.
@@ -20,6 +22,8 @@ pub enum SendError {
     },
     /// No local process has this name.
     NotRegistered(Atom),
+    /// Nobody in the cluster has this name.
+    Unknown(Name),
     /// The message cannot be encoded: the reason says which part.
     Encode(String),
     /// The node is stopping.
@@ -37,6 +41,7 @@ impl fmt::Display for SendError {
                 f,
                 "no process of this node is registered as {name}: start it, or name the node too"
             ),
+            Self::Unknown(name) => write!(f, "nobody in the cluster is registered as {name}"),
             Self::Encode(reason) => write!(f, "the message cannot be sent: {reason}"),
             Self::Stopping => write!(f, "the node is stopping"),
         }
@@ -61,6 +66,8 @@ pub enum CallError {
     Connect(ConnectError),
     /// The request was not sent.
     Send(SendError),
+    /// The request is of a version that the server does not take. It was not handled.
+    Version(VersionMismatch),
     /// The reply is not of the type asked for; it was this.
     Reply {
         /// What came.
@@ -81,6 +88,7 @@ impl fmt::Display for CallError {
             Self::Timeout(after) => write!(f, "no reply within {after:?}"),
             Self::Connect(error) => error.fmt(f),
             Self::Send(error) => error.fmt(f),
+            Self::Version(mismatch) => write!(f, "the server did not take the request: {mismatch}"),
             Self::Reply { reply, reason } => {
                 write!(f, "the reply {reply} is not what was asked for: {reason}")
             }
@@ -149,6 +157,8 @@ pub enum SpawnError {
     Refused(Atom),
     /// The other node could not be asked.
     Call(CallError),
+    /// The process ended in its init, for this reason.
+    Init(Term),
     /// The name is not an atom, or the node is stopping.
     Invalid(String),
 }
@@ -163,6 +173,7 @@ impl fmt::Display for SpawnError {
             ),
             Self::Refused(reason) => write!(f, "the node refused: {reason}"),
             Self::Call(error) => error.fmt(f),
+            Self::Init(reason) => write!(f, "the process ended in its init: {reason}"),
             Self::Invalid(reason) => f.write_str(reason),
         }
     }

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::future::Future;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tiebeam_wire::{Atom, Pid, Term};
 use tokio::sync::oneshot;
 use tracing::debug;
 
+use crate::cluster::{Name, Registry, RegistryError};
 use crate::error::SpawnError;
+use crate::message::FromTerm;
 use crate::node::Node;
 use crate::process::{Process, ReplyTo, Signal, reply_to_of};
 use crate::typed;
@@ -19,10 +20,11 @@ use crate::typed;
 /// Its process dies of exit signals unless [`GenServer::init`] calls [`Process::trap_exit`], and a panic in a callback
 /// ends it with the reason `{panic, Text}`.
 pub trait GenServer: Send + 'static {
-    /// The requests of `call`.
-    type Call: DeserializeOwned + Send;
+    /// The requests of `call`: any type that serde can deserialize, or a [`Versioned`](crate::Versioned) one. The caller of a
+    /// request that is none is told so, and the server does not see it.
+    type Call: FromTerm + Send;
     /// The messages of `cast`.
-    type Cast: DeserializeOwned + Send;
+    type Cast: FromTerm + Send;
     /// The replies to `call`.
     type Reply: Serialize + Send;
 
@@ -115,47 +117,160 @@ impl Node {
         self.run_server(process, None, server).await
     }
 
+    /// Starts a server under a name of the cluster, and waits for its [`GenServer::init`]. It has the name before it takes
+    /// any message, and is not started if another process has it.
+    ///
+    /// # Errors
+    /// [`SpawnError::Init`] with `{already_started, Pid}` if the name is taken.
+    ///
+    /// # Cancel safety
+    /// Once polled, the server starts even if the future is dropped.
+    pub async fn start_registered_server<S: GenServer>(
+        &self,
+        registry: &Registry,
+        name: impl Into<Name>,
+        server: S,
+    ) -> Result<Pid, SpawnError> {
+        let process = self.spawn_anonymous()?;
+        let (registry, name) = (registry.clone(), name.into());
+        let (birth, started) = Birth::new(None, None);
+        let pid = self.run(process, |process| async move {
+            if let Err(error) = registry.register(name, process.pid()).await {
+                let reason = not_registered(error);
+                birth.failed(reason.clone());
+                return Err(reason);
+            }
+            live(server, process, birth).await
+        });
+        started.wait().await.map(|()| pid)
+    }
+
     async fn run_server<S: GenServer>(
         &self,
         process: Process,
         name: Option<Atom>,
-        mut server: S,
+        server: S,
     ) -> Result<Pid, SpawnError> {
+        let (birth, started) = Birth::new(None, name);
+        let pid = self.run(process, |process| live(server, process, birth));
+        started.wait().await.map(|()| pid)
+    }
+}
+
+/// Why a start has failed whose process could not have its name.
+pub(crate) fn not_registered(error: RegistryError) -> Term {
+    match error {
+        RegistryError::Taken { pid, .. } => already_started(&pid),
+        error => Term::tuple([Term::atom("not_registered"), Term::from(error.to_string())]),
+    }
+}
+
+/// The reason for which OTP does not start a process whose name is taken.
+pub(crate) fn already_started(pid: &Pid) -> Term {
+    Term::tuple([Term::atom("already_started"), Term::from(pid)])
+}
+
+/// What a process that others wait for knows of its start.
+pub(crate) struct Birth {
+    /// Who started it: when that ends, so does this one.
+    pub(crate) parent: Option<Pid>,
+    /// Its name on this node.
+    pub(crate) name: Option<Atom>,
+    started: oneshot::Sender<Result<(), Term>>,
+}
+
+/// The start of a process, seen from outside.
+pub(crate) struct Started(oneshot::Receiver<Result<(), Term>>);
+
+impl Birth {
+    pub(crate) fn new(parent: Option<Pid>, name: Option<Atom>) -> (Self, Started) {
         let (started, start) = oneshot::channel();
-        let pid = self.run(process, |mut process| async move {
-            if let Err(reason) = server.init(&process).await {
-                let _ = started.send(Err(reason.clone()));
-                return Err(reason);
-            }
-            let _ = started.send(Ok(()));
-            let Some(reason) = serve(&mut server, &mut process, name.as_ref()).await else {
-                // The node has ended the process already, and told why.
-                return Ok(());
-            };
-            server.terminate(&reason, &process).await;
-            if reason.is_atom("normal") {
-                Ok(())
-            } else {
-                Err(reason)
-            }
-        });
-        match start.await {
-            Ok(Ok(())) => Ok(pid),
-            Ok(Err(reason)) => Err(SpawnError::Invalid(format!(
-                "the server's init failed: {reason}"
-            ))),
+        let birth = Self {
+            parent,
+            name,
+            started,
+        };
+        (birth, Started(start))
+    }
+
+    /// Says that the process is ready; who started it, and under which name.
+    pub(crate) fn started(self) -> (Option<Pid>, Option<Atom>) {
+        // Whoever waited may be gone.
+        let _ = self.started.send(Ok(()));
+        (self.parent, self.name)
+    }
+
+    /// Says why it is not.
+    pub(crate) fn failed(self, reason: Term) {
+        let _ = self.started.send(Err(reason));
+    }
+}
+
+impl Started {
+    /// Waits until the process is ready.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(crate) async fn wait(self) -> Result<(), SpawnError> {
+        match self.0.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(reason)) => Err(SpawnError::Init(reason)),
             Err(_) => Err(SpawnError::Invalid(
-                "the server ended in its init".to_owned(),
+                "the process ended before it was ready".to_owned(),
             )),
         }
     }
+
+    /// Whether the process is ready, or was before it ended. Once it was asked, it is only to be asked if it is not.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        matches!(self.0.try_recv(), Ok(Ok(())))
+    }
+
+    /// Waits until it is decided; whether the process is ready.
+    pub(crate) async fn ready(&mut self) -> bool {
+        matches!((&mut self.0).await, Ok(Ok(())))
+    }
+}
+
+/// A server's process, from its init to its end: the reason.
+pub(crate) async fn live<S: GenServer>(
+    mut server: S,
+    mut process: Process,
+    birth: Birth,
+) -> Result<(), Term> {
+    if let Err(reason) = server.init(&process).await {
+        birth.failed(reason.clone());
+        return Err(reason);
+    }
+    let (parent, name) = birth.started();
+    let identity = Identity {
+        parent: parent.as_ref(),
+        name: name.as_ref(),
+    };
+    let Some(reason) = serve(&mut server, &mut process, identity).await else {
+        // The node has ended the process already, and told why.
+        return Ok(());
+    };
+    server.terminate(&reason, &process).await;
+    if reason.is_atom("normal") {
+        Ok(())
+    } else {
+        Err(reason)
+    }
+}
+
+/// What a server is to others.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity<'a> {
+    pub(crate) parent: Option<&'a Pid>,
+    pub(crate) name: Option<&'a Atom>,
 }
 
 /// Serves until the server decides to end; the reason. `None` if the process was ended.
 async fn serve<S: GenServer>(
     server: &mut S,
     process: &mut Process,
-    name: Option<&Atom>,
+    identity: Identity<'_>,
 ) -> Option<Term> {
     // What came while `:sys.suspend` holds the server back. The mailbox's limit holds for it too.
     let mut held: VecDeque<Signal> = VecDeque::new();
@@ -170,7 +285,8 @@ async fn serve<S: GenServer>(
         let signal = match system_request(&signal) {
             Some((from, request)) => {
                 let from = reply_to_of(process, from);
-                let end = system(server, process, name, from, request, &mut suspended).await;
+                let state = server.state();
+                let end = system(state, process, identity, from, request, &mut suspended).await;
                 if end.is_some() {
                     return end;
                 }
@@ -178,6 +294,12 @@ async fn serve<S: GenServer>(
             }
             None => signal,
         };
+        // As in OTP a server that traps exits ends with its parent, and cannot tell that from being told to end.
+        if let Signal::Exit { from, reason } = &signal
+            && identity.parent == Some(from)
+        {
+            return Some(reason.clone());
+        }
         if suspended {
             if held.len() >= held_max {
                 return Some(Term::atom("mailbox_full"));
@@ -195,13 +317,11 @@ async fn handle<S: GenServer>(server: &mut S, process: &Process, signal: Signal)
     match signal {
         Signal::Call(call) => {
             let (request, from) = call.into_parts();
-            let request = match typed::from_term(&request) {
+            let request = match S::Call::from_term(&request) {
                 Ok(request) => request,
-                Err(error) => {
+                Err(misfit) => {
                     // The caller learns what is wrong with its request, instead of waiting for a reply.
-                    let reason =
-                        Term::tuple([Term::atom("bad_request"), Term::from(error.to_string())]);
-                    reply(from, Term::tuple([Term::atom("error"), reason])).await;
+                    reply(from, misfit.to_reply()).await;
                     return Flow::Continue;
                 }
             };
@@ -222,7 +342,7 @@ async fn handle<S: GenServer>(server: &mut S, process: &Process, signal: Signal)
             }
             flow
         }
-        Signal::Cast(message) => match typed::from_term(&message) {
+        Signal::Cast(message) => match S::Cast::from_term(&message) {
             Ok(message) => server.handle_cast(message, process).await,
             Err(_) => server.handle_info(Signal::Cast(message), process).await,
         },
@@ -232,14 +352,14 @@ async fn handle<S: GenServer>(server: &mut S, process: &Process, signal: Signal)
 
 /// Replies once the peer has room: a reply that is dropped leaves its caller waiting. As a BEAM process, the server is
 /// held up by a peer that reads slowly.
-async fn reply(to: ReplyTo, reply: Term) {
+pub(crate) async fn reply(to: ReplyTo, reply: Term) {
     if let Err(error) = to.reply_term_paced(reply).await {
         debug!("a reply was not sent: {error}");
     }
 }
 
 /// `{system, {Pid, Tag}, Request}`, as `sys` sends it.
-fn system_request(signal: &Signal) -> Option<(&Term, &Term)> {
+pub(crate) fn system_request(signal: &Signal) -> Option<(&Term, &Term)> {
     let Signal::Message(Term::Tuple(elements)) = signal else {
         return None;
     };
@@ -250,10 +370,10 @@ fn system_request(signal: &Signal) -> Option<(&Term, &Term)> {
 }
 
 /// Answers a request of `sys`. A reason ends the server.
-async fn system<S: GenServer>(
-    server: &mut S,
+pub(crate) async fn system(
+    state: Term,
     process: &Process,
-    name: Option<&Atom>,
+    identity: Identity<'_>,
     from: Option<ReplyTo>,
     request: &Term,
     suspended: &mut bool,
@@ -263,8 +383,8 @@ async fn system<S: GenServer>(
     let mut end = None;
     let answer = match request {
         Term::Atom(request) => match request.as_str() {
-            "get_state" => Term::tuple([ok(), server.state()]),
-            "get_status" => status(server, process, name, *suspended),
+            "get_state" => Term::tuple([ok(), state]),
+            "get_status" => status(state, process, identity, *suspended),
             "suspend" => {
                 *suspended = true;
                 ok()
@@ -293,18 +413,16 @@ fn unknown(request: Term) -> Term {
 }
 
 /// What `:sys.get_status` shows, in the shape of OTP's `gen_server`.
-fn status<S: GenServer>(
-    server: &S,
-    process: &Process,
-    name: Option<&Atom>,
-    suspended: bool,
-) -> Term {
+fn status(state: Term, process: &Process, identity: Identity<'_>, suspended: bool) -> Term {
     let pid = || Term::from(process.pid());
-    let name = name.map_or_else(pid, |name| Term::from(name.clone()));
-    let state = Term::atom(if suspended { "suspended" } else { "running" });
+    let name = identity
+        .name
+        .map_or_else(pid, |name| Term::from(name.clone()));
+    let parent = identity.parent.map_or_else(pid, Term::from);
+    let mode = Term::atom(if suspended { "suspended" } else { "running" });
     let data = Term::tuple([
         Term::atom("data"),
-        Term::list([Term::tuple([Term::charlist("State"), server.state()])]),
+        Term::list([Term::tuple([Term::charlist("State"), state])]),
     ]);
     let header = Term::tuple([
         Term::atom("header"),
@@ -315,6 +433,6 @@ fn status<S: GenServer>(
         Term::atom("status"),
         pid(),
         Term::tuple([Term::atom("module"), Term::atom("gen_server")]),
-        Term::list([Term::list([]), state, pid(), Term::list([]), misc]),
+        Term::list([Term::list([]), mode, parent, Term::list([]), misc]),
     ])
 }

@@ -23,28 +23,39 @@
 //! functions callable by `:rpc` and `:erpc`.
 #![forbid(unsafe_code)]
 
+mod actor_ref;
+mod backoff;
+mod circuit_breaker;
 mod cluster;
 mod config;
 mod connection;
+pub mod discovery;
 pub mod epmd;
 mod error;
 mod function;
 mod gen_server;
 mod kernel;
+mod message;
 mod node;
 mod process;
+mod retry;
 mod router;
+mod supervisor;
 mod tls;
 mod transport;
 mod typed;
 mod waiting_room;
+mod worker_pool;
 
+pub use actor_ref::{ActorRef, BatchReport};
+pub use backoff::{Backoff, Jitter, Pauses};
+pub use circuit_breaker::{BreakerError, BreakerSettings, BreakerState, CircuitBreaker};
 pub use cluster::{
     ClusterConfig, ClusterError, ClusterEvent, ClusterEvents, ClusterHandle, CommandError,
-    Conflict, Consistency, Expected, Groups, Kv, KvChange, KvChanges, KvEntry, Leader,
+    Conflict, Consistency, Expected, Groups, Kv, KvChange, KvChanges, KvEntry, KvValue, Leader,
     LeaderChange, LeaderChanges, LeadershipError, LockGuard, LockHolder, Locks, Name,
     RegisterOptions, Registration, Registry, RegistryError, RegistryEvent, RegistryEvents,
-    StrongNames, StrongRegistration, Token, Versioned, Voters,
+    StrongNames, StrongRegistration, Token, Voters,
 };
 pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
 pub use epmd::EpmdMode;
@@ -53,9 +64,19 @@ pub use function::{Args, Exception};
 pub use gen_server::{Answer, Flow, GenServer};
 pub use kernel::global::{Global, GlobalError, GlobalLock, GlobalName, Resolver};
 pub use kernel::pg::{Pg, PgError, PgEvent, PgEvents};
+pub use message::{
+    FromTerm, Message, MessageVersion, Migration, Misfit, VersionMismatch, Versioned,
+};
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
-pub use process::{Call, Destination, Process, ReplyTo, Signal, Target, ThreadProcess, TimedOut};
+pub use process::{
+    Call, Destination, Process, ReceiveError, ReplyTo, Signal, Target, ThreadProcess, TimedOut,
+};
+pub use retry::{Failure, RetryPolicy};
 pub use router::SpawnOptions;
+pub use supervisor::{
+    ChildCounts, ChildError, ChildId, ChildInfo, ChildKind, ChildSpec, ChildStatus, Restart,
+    Shutdown, Strategy, Supervisor, SupervisorRef,
+};
 pub use tiebeam_core::leadership::group::{MAX_LIST, Standing, Timing as LeadershipTiming};
 pub use tiebeam_core::leadership::machine::{Limit, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub use tiebeam_core::leadership::{MAX_MEMBERS, MAX_VOTERS};
@@ -66,10 +87,11 @@ pub use tiebeam_core::registry::{
 };
 pub use tiebeam_core::{
     Contest, Health, Kind, MAX_BROADCAST_BYTES, MAX_HEALTH_MULTIPLIER, MAX_METADATA_BYTES, Member,
-    Metrics, NodeName, Status, Timing,
+    Metrics, NodeName, Random, Status, Timing,
 };
 pub use tiebeam_store::StoreError;
 pub use tiebeam_wire::{self as wire, Atom, Binary, Map, Pid, Reference, Term};
 pub use tls::{TlsConfig, TlsError, TlsFailure};
 pub use transport::{ConnectError, HandshakeFailure, StartError};
 pub use typed::{Error as TypeError, from_term, to_term};
+pub use worker_pool::{Balance, PoolError, PoolSettings, WorkerPool};

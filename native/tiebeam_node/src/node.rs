@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tiebeam_wire::control::Control;
 use tiebeam_wire::handshake::NameError;
 use tiebeam_wire::{Atom, Pid, Reference, Term};
@@ -20,13 +19,17 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionConfig, Reason};
+use crate::discovery::{self, Discovering, Discovery, Search};
 use crate::error::{CallError, RpcError, SendError, SpawnError};
 use crate::function::{Args, Exception, FunctionKey, caught};
 use crate::kernel::{self, global, global::Global};
+use crate::message::{FromTerm, VersionMismatch};
 use crate::process::entry::Entry;
 use crate::process::mailbox::{Item, Mailbox};
 use crate::process::{Destination, Process, ThreadProcess};
-use crate::router::{Outcome, Router, SpawnOptions};
+pub(crate) use crate::router::Outcome;
+use crate::router::{Router, SpawnOptions};
+use crate::supervisor::Directory;
 use crate::transport::{
     ConnectError, ConnectionId, Established, Hub, StartError, Stream, Transport,
 };
@@ -66,6 +69,7 @@ struct Inner {
     keepers: RwLock<Vec<JoinHandle<()>>>,
     stopped: watch::Sender<bool>,
     pg: kernel::pg::Scopes,
+    supervisors: Directory,
 }
 
 /// A connection came up or went down.
@@ -130,6 +134,7 @@ impl Node {
             keepers: RwLock::default(),
             stopped: watch::Sender::new(false),
             pg: kernel::pg::Scopes::default(),
+            supervisors: Directory::default(),
         }));
         node.install();
         kernel::start(&node);
@@ -184,6 +189,10 @@ impl Node {
 
     pub(crate) fn pg_scopes(&self) -> &kernel::pg::Scopes {
         &self.0.pg
+    }
+
+    pub(crate) fn supervisors(&self) -> &Directory {
+        &self.0.supervisors
     }
 
     /// A connection may come up a moment before the start is over.
@@ -245,6 +254,39 @@ impl Node {
             let keeper = keep_connected(self.clone(), peer.into());
             keepers.push(self.0.runtime.spawn(keeper));
         }
+    }
+
+    /// Looks for nodes, and connects to those that it finds, until the answer is dropped or the node stops: see
+    /// [`discovery`](crate::discovery).
+    pub fn discover<D: Discovery>(&self, search: impl Into<Search<D>>) -> Discovering {
+        let mut keepers = self
+            .0
+            .keepers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, which the stop takes too: no search outlives the node.
+        if self.router().is_stopping() {
+            return Discovering::new(None);
+        }
+        let task = discovery::run(self.clone(), search.into());
+        let task = self.0.runtime.spawn(task);
+        let discovering = Discovering::new(Some(task.abort_handle()));
+        // Those that were dropped.
+        keepers.retain(|keeper| !keeper.is_finished());
+        keepers.push(task);
+        discovering
+    }
+
+    /// The name before the `@`.
+    #[cfg(feature = "discovery")]
+    pub(crate) fn alive(&self) -> &str {
+        let name = self.name().as_str();
+        name.split_once('@').map_or(name, |(alive, _host)| alive)
+    }
+
+    /// The port of epmd, on this host and on others.
+    pub(crate) fn epmd_port(&self) -> u16 {
+        self.transport().epmd_port()
     }
 
     /// Closes the connection to a node. False if there is none.
@@ -461,6 +503,23 @@ impl Node {
         self.router().is_alive(pid)
     }
 
+    /// Waits until a process ends: the reason, which is `noproc` if it has ended before, and `noconnection` if its node
+    /// cannot be reached any more.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn wait_for_end(&self, pid: &Pid) -> Term {
+        let router = self.router();
+        let question = self.ask(pid.node.clone());
+        let reference = question.reference.clone();
+        router.monitor_as(router.caller_entry(), pid.into(), reference);
+        match question.outcome().await {
+            Some(Outcome::Down(reason)) => reason,
+            // No other answer comes to a monitor; there is none at all when this node ends.
+            Some(Outcome::Reply(_) | Outcome::Refused(_)) | None => Term::atom("noproc"),
+        }
+    }
+
     /// How many signals wait in the mailbox of a process of this node.
     pub fn mailbox_len(&self, pid: &Pid) -> Option<usize> {
         Some(self.router().process(pid)?.mailbox.len())
@@ -527,6 +586,7 @@ impl Node {
     }
 
     /// Asks a server, as `GenServer.call`, and waits for its reply at most this long, the time to connect included.
+    /// Request and reply are plain values, or [`Versioned`](crate::Versioned) ones.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the reply; the request may still be handled.
@@ -538,7 +598,7 @@ impl Node {
     ) -> Result<T, CallError>
     where
         R: Serialize + ?Sized,
-        T: DeserializeOwned,
+        T: FromTerm,
     {
         self.call_of(self.router().caller_entry(), to.into(), request, timeout)
             .await
@@ -554,15 +614,12 @@ impl Node {
     ) -> Result<T, CallError>
     where
         R: Serialize + ?Sized,
-        T: DeserializeOwned,
+        T: FromTerm,
     {
         let request =
             typed::to_term(request).map_err(|error| SendError::Encode(error.to_string()))?;
         let reply = self.call_term_of(process, to, request, timeout).await?;
-        typed::from_term(&reply).map_err(|error| CallError::Reply {
-            reply,
-            reason: error.to_string(),
-        })
+        Self::read_reply(reply)
     }
 
     /// As [`Node::call`], with terms.
@@ -584,9 +641,20 @@ impl Node {
         timeout: Duration,
     ) -> Result<Term, CallError> {
         let deadline = Instant::now() + timeout;
-        let node = self.reach(&to, deadline, timeout).await?;
+        self.reach(&to, deadline, timeout).await?;
+        let question = self.pose(process, to, request)?;
+        question.reply(deadline, timeout).await
+    }
+
+    /// Sends a request; the node of who is asked is this one, or connected.
+    pub(crate) fn pose(
+        &self,
+        process: &Arc<Entry>,
+        to: Destination,
+        request: Term,
+    ) -> Result<Question, CallError> {
         let router = self.router();
-        let question = self.ask(router.make_reference());
+        let question = self.ask(self.node_of(&to));
         router.monitor_as(
             router.caller_entry(),
             to.clone(),
@@ -604,46 +672,58 @@ impl Node {
             to,
             Term::tuple([Term::atom("$gen_call"), from, request]),
         ) {
-            Ok(()) => {}
-            Err(SendError::NotRegistered(_)) => return Err(CallError::NoProcess),
-            Err(error) => return Err(error.into()),
-        }
-        match question.answer(deadline, timeout).await? {
-            Outcome::Reply(reply) => Ok(reply),
-            Outcome::Down(reason) => Err(down_error(reason, node)),
-            Outcome::Refused(reason) => Err(CallError::Exit(reason.into())),
+            Ok(()) => Ok(question),
+            Err(SendError::NotRegistered(_)) => Err(CallError::NoProcess),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Connects to the node of a destination, unless it is this one. Its name.
+    fn node_of(&self, to: &Destination) -> Atom {
+        match to {
+            Destination::Pid(pid) => pid.node.clone(),
+            Destination::Name { node, .. } => node.clone(),
+            Destination::Alias(alias) => alias.node().clone(),
+            Destination::Local(_) => self.name().clone(),
+        }
+    }
+
+    /// The value that a reply is.
+    pub(crate) fn read_reply<T: FromTerm>(reply: Term) -> Result<T, CallError> {
+        if let Some(mismatch) = VersionMismatch::of_reply(&reply) {
+            return Err(CallError::Version(mismatch));
+        }
+        T::from_term(&reply).map_err(|error| CallError::Reply {
+            reply,
+            reason: error.to_string(),
+        })
+    }
+
+    /// Connects to the node of a destination, unless it is this one.
     async fn reach(
         &self,
         to: &Destination,
         deadline: Instant,
         timeout: Duration,
-    ) -> Result<Atom, CallError> {
-        let node = match to {
-            Destination::Pid(pid) => &pid.node,
-            Destination::Name { node, .. } => node,
-            Destination::Alias(alias) => alias.node(),
-            Destination::Local(_) => self.name(),
-        };
+    ) -> Result<(), CallError> {
+        let node = self.node_of(to);
         let usable = |connection: Arc<Connection>| !connection.is_closing();
-        if node != self.name() && !self.router().connection(node).is_some_and(usable) {
+        if node != *self.name() && !self.router().connection(&node).is_some_and(usable) {
             timeout_at(deadline, self.connect(node.as_str()))
                 .await
                 .map_err(|_| CallError::Timeout(timeout))?
                 .map_err(CallError::Connect)?;
         }
-        Ok(node.clone())
+        Ok(())
     }
 
-    fn ask(&self, reference: Reference) -> Question<'_> {
+    fn ask(&self, node: Atom) -> Question {
+        let reference = self.router().make_reference();
         let answer = self.router().wait(reference.clone());
         Question {
-            router: self.router(),
+            router: Arc::clone(self.router()),
             reference,
             answer,
+            node,
         }
     }
 
@@ -802,7 +882,7 @@ impl Node {
         };
         self.reach(&to, deadline, timeout).await?;
         let router = self.router();
-        let question = self.ask(router.make_reference());
+        let question = self.ask(node.clone());
         drop(router.spawn_asked(&question.reference, node.clone(), router.caller_entry()));
         let result = router.make_reference();
         let control = Control::SpawnRequest {
@@ -879,13 +959,15 @@ fn function_key(module: &str, function: &str, arity: usize) -> FunctionKey {
 }
 
 /// A question of this node that waits for its answer. Dropping it gives the answer up.
-struct Question<'a> {
-    router: &'a Router,
+pub(crate) struct Question {
+    router: Arc<Router>,
     reference: Reference,
     answer: oneshot::Receiver<Outcome>,
+    /// Who was asked.
+    node: Atom,
 }
 
-impl Question<'_> {
+impl Question {
     async fn answer(mut self, deadline: Instant, timeout: Duration) -> Result<Outcome, CallError> {
         match timeout_at(deadline, &mut self.answer).await {
             Ok(Ok(outcome)) => Ok(outcome),
@@ -894,9 +976,28 @@ impl Question<'_> {
             Err(_) => Err(CallError::Timeout(timeout)),
         }
     }
+
+    /// Waits for what comes of it, however long that takes; `None` when this node ends before.
+    pub(crate) async fn outcome(mut self) -> Option<Outcome> {
+        (&mut self.answer).await.ok()
+    }
+
+    /// The reply to a call.
+    pub(crate) async fn reply(
+        self,
+        deadline: Instant,
+        timeout: Duration,
+    ) -> Result<Term, CallError> {
+        let node = self.node.clone();
+        match self.answer(deadline, timeout).await? {
+            Outcome::Reply(reply) => Ok(reply),
+            Outcome::Down(reason) => Err(down_error(reason, node)),
+            Outcome::Refused(reason) => Err(CallError::Exit(reason.into())),
+        }
+    }
 }
 
-impl Drop for Question<'_> {
+impl Drop for Question {
     fn drop(&mut self) {
         self.router.forget(&self.reference);
         self.router.spawn_forgotten(&self.reference);

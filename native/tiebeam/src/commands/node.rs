@@ -11,6 +11,7 @@ use tracing::info;
 use crate::arguments::{NodeArguments, Switch, seconds};
 use crate::failure::Failure;
 use crate::fixture;
+use crate::status::{Server, Source};
 
 pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     let name = NodeName::parse(&arguments.name)?;
@@ -35,6 +36,10 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
         tls.require_client_certificate = arguments.tls_require_client_cert;
     }
     let ended = ended()?;
+    let status = match arguments.http {
+        Some(address) => Some(Server::bind(address).await?),
+        None => None,
+    };
     let node = Node::start(config).await?;
     let stop = match arguments.fixture {
         true => Some(fixture::host(&node)?),
@@ -54,7 +59,20 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
         }
     };
     node.keep_connected(peers);
+    for discover in arguments.discover {
+        discover.start(&node);
+    }
     ready(&node)?;
+    let served = async {
+        match status {
+            Some(server) => {
+                say(format_args!("http://{}/", server.address()))?;
+                let source = Source::new(node.clone(), cluster.clone());
+                server.serve(source).await
+            }
+            None => pending().await,
+        }
+    };
     let stopped = async {
         match &stop {
             Some(stop) => stop.notified().await,
@@ -64,6 +82,7 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     tokio::select! {
         signal = ended => info!(signal, "leaving"),
         () = stopped => info!("a node asked this one to stop"),
+        failed = served => failed?,
     }
     if let Some(cluster) = cluster {
         cluster.leave().await;
@@ -102,14 +121,17 @@ fn suitable(host: &str) -> Option<IpAddr> {
 
 /// The line that whoever started the program waits for.
 fn ready(node: &Node) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    let written = writeln!(
-        stdout,
+    say(format_args!(
         "ready {} port={} pid={}",
         node.name(),
         node.port(),
         std::process::id()
-    );
+    ))
+}
+
+fn say(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    let written = writeln!(stdout, "{line}");
     written
         .and_then(|()| stdout.flush())
         .map_err(|error| Failure::new(format!("cannot write to stdout: {error}")))

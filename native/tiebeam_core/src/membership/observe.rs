@@ -28,6 +28,15 @@ const GREETINGS: u32 = 3;
 impl Membership {
     /// The members that watch `node`, the first by hash first; none for a member that speaks.
     pub(crate) fn guardians(&self, node: &NodeName) -> Vec<NodeName> {
+        self.guardians_among(node, |_| true)
+    }
+
+    /// The same, if only the others that `there` accepts were here.
+    pub(super) fn guardians_among(
+        &self,
+        node: &NodeName,
+        there: impl Fn(&Peer) -> bool,
+    ) -> Vec<NodeName> {
         if self
             .member(node)
             .is_none_or(|member| member.kind != Kind::Plain)
@@ -42,7 +51,8 @@ impl Membership {
         };
         let others = self.peers.iter().filter_map(|(name, peer)| {
             let member = peer.member.as_ref()?;
-            (member.kind != Kind::Plain && member.status == Status::Alive).then_some(name)
+            let speaks = member.kind != Kind::Plain && member.status == Status::Alive;
+            (speaks && there(peer)).then_some(name)
         });
         let mut ranked: Vec<(u64, &NodeName)> = others
             .chain(core::iter::once(&self.me.node))

@@ -272,7 +272,7 @@ impl Membership {
         let (Some(suspicion), Some(member)) = (&peer.suspicion, &peer.member) else {
             return;
         };
-        let linked = peer.link.is_some();
+        let (linked, since) = (peer.link.is_some(), suspicion.since());
         // Of a node without Tiebeam, another that could ask it must have found the same. Where there is no other, the end
         // of its connection has to do.
         let others = linked
@@ -288,8 +288,7 @@ impl Membership {
         let silent = suspicion.baseline == Some(received) || received.is_none();
         let evidence = Evidence {
             allowed: self.evict,
-            majority: self.hears_majority(suspicion.since())
-                || self.is(Mutation::EvictWithoutMajority),
+            majority: self.hears_majority(since) || self.is(Mutation::EvictWithoutMajority),
             silent: silent || self.is(Mutation::EvictHeard),
             well: (self.health.multiplier() <= WELL
                 && !self.stalls.lately(now, self.suspicion_min()))
@@ -306,7 +305,7 @@ impl Membership {
             None => {
                 self.die(now, name, actions);
                 if linked {
-                    self.evict(name, actions);
+                    self.evict(name, since, actions);
                 }
             }
         }
@@ -367,12 +366,17 @@ impl Membership {
         }
     }
 
-    /// Closes the connection of a dead member, here and at the members that cannot know by themselves.
-    fn evict(&mut self, name: &NodeName, actions: &mut Vec<Action>) {
+    /// Closes the connection of a dead member, suspected since `since`, here and at the members that cannot know by
+    /// themselves.
+    ///
+    /// The guardians of a node tell it, all of them: one alone may have lost its own connection to the dead member, or
+    /// hold its verdict for contested. Only those count that were heard since then, because others may be missing as well,
+    /// and not be missed yet: in a network that was just cut, the first guardians are on the other side.
+    fn evict(&mut self, name: &NodeName, since: Instant, actions: &mut Vec<Action>) {
         self.metrics.evictions += 1;
         for (at, peer) in self.plain(name) {
-            // One guardian tells for all.
-            if peer.link.is_some() && self.guardians(at).first() == Some(&self.me.node) {
+            let guardians = self.guardians_among(at, |peer| peer.heard >= since);
+            if peer.link.is_some() && guardians.contains(&self.me.node) {
                 actions.push(Action::EvictAt {
                     at: at.clone(),
                     node: name.clone(),

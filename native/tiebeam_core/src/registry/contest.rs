@@ -472,7 +472,7 @@ impl Registry {
         }
         if item.on_conflict == OnConflict::Standby && kept.is_some() {
             self.processes
-                .insert((super::key::siphash(&item.pid), key.clone()));
+                .insert((crate::hash::siphash(&item.pid), key.clone()));
             self.waiting.insert(
                 key.clone(),
                 Waiting {
@@ -693,7 +693,7 @@ impl Registry {
         self.put_own(key.clone(), item, out);
         if void {
             self.processes
-                .remove(&(super::key::siphash(&pid), key.clone()));
+                .remove(&(crate::hash::siphash(&pid), key.clone()));
             out.push(Output::Lost(Loss {
                 key,
                 pid,
@@ -711,7 +711,7 @@ impl Registry {
             .is_some_and(|waiting| pid.is_none_or(|pid| *pid == waiting.pid));
         if matches && let Some(waiting) = self.waiting.remove(key) {
             self.processes
-                .remove(&(super::key::siphash(&waiting.pid), key.clone()));
+                .remove(&(crate::hash::siphash(&waiting.pid), key.clone()));
         }
         matches
     }

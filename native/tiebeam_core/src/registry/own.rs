@@ -11,13 +11,14 @@ use super::command::{
 };
 use super::entry::{Item, OnConflict, Verdict};
 use super::items::MAX_ENTRIES;
-use super::key::{Key, What, siphash};
+use super::key::{Key, What};
 use super::log;
 use super::message::{CHUNK_BYTES, Message, Operation, encode};
 use super::output::{Change, Gone, Output};
 use super::replica::OWN;
 use super::{Registry, Timer};
 use crate::event::CallId;
+use crate::hash::siphash;
 use crate::identity::NodeName;
 
 /// A registration that was asked for.

@@ -586,7 +586,9 @@ impl Driver {
             Output::Stopped(why) => {
                 match &why {
                     group::Stopped::Left => info!("{why}"),
-                    group::Stopped::Fault(_) | group::Stopped::Disk(_) => {
+                    group::Stopped::Fault(_)
+                    | group::Stopped::Disk(_)
+                    | group::Stopped::Unreadable(_) => {
                         error!("this node takes no part in its group any more: {why}");
                     }
                 }

@@ -236,10 +236,10 @@ impl Kv {
     pub async fn get<T: DeserializeOwned>(
         &self,
         key: impl AsRef<[u8]>,
-    ) -> Result<Option<Versioned<T>>, LeadershipError> {
+    ) -> Result<Option<KvValue<T>>, LeadershipError> {
         let stored = self.stored(key.as_ref()).await?;
         let read = |stored: Stored| match tiebeam_wire::value::from_bytes(&stored.value) {
-            Ok(value) => Ok(Versioned {
+            Ok(value) => Ok(KvValue {
                 value,
                 revision: stored.revision,
             }),
@@ -255,9 +255,9 @@ impl Kv {
     pub async fn get_term(
         &self,
         key: impl AsRef<[u8]>,
-    ) -> Result<Option<Versioned<Term>>, LeadershipError> {
+    ) -> Result<Option<KvValue<Term>>, LeadershipError> {
         let stored = self.stored(key.as_ref()).await?;
-        Ok(stored.map(|stored| Versioned {
+        Ok(stored.map(|stored| KvValue {
             value: super::name::term_of(&stored.value),
             revision: stored.revision,
         }))
@@ -316,7 +316,9 @@ impl Kv {
             None if self.shared.requests.is_closed() => Err(LeadershipError::Ended),
             None => Ok(()),
             Some(Stopped::Left) => Err(LeadershipError::Left),
-            Some(Stopped::Fault(_) | Stopped::Disk(_)) => Err(LeadershipError::Stopped),
+            Some(Stopped::Fault(_) | Stopped::Disk(_) | Stopped::Unreadable(_)) => {
+                Err(LeadershipError::Stopped)
+            }
         }
     }
 
@@ -367,7 +369,7 @@ impl fmt::Debug for Kv {
 
 /// A value, and since which revision its key has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Versioned<T> {
+pub struct KvValue<T> {
     /// The value.
     pub value: T,
     /// The revision.

@@ -408,6 +408,11 @@ impl Registry {
         )
     }
 
+    /// The node that it is read on.
+    pub(crate) fn node(&self) -> &Node {
+        &self.shared.node
+    }
+
     fn checked_name(&self, name: impl Into<Name>) -> Result<Name, RegistryError> {
         let name = name.into();
         name.check().map_err(RegistryError::Name)?;

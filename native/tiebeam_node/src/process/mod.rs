@@ -15,6 +15,7 @@ use tiebeam_wire::{Atom, Pid, Reference, Term};
 use tokio::sync::mpsc;
 
 use crate::error::{CallError, SendError, SpawnError};
+use crate::message::{FromTerm, Misfit};
 use crate::node::{Node, NodeEvent};
 use crate::process::entry::Entry;
 use crate::process::mailbox::Item;
@@ -341,6 +342,22 @@ impl Process {
         signal(&self.node, &self.entry, item)
     }
 
+    /// Waits for a message of this type, at most so long. Any other signal is the error: none is lost, and none is passed
+    /// over.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn receive<M: FromTerm>(&mut self, timeout: Duration) -> Result<M, ReceiveError> {
+        match tokio::time::timeout(timeout, self.recv()).await {
+            Ok(Some(Signal::Message(message))) => {
+                M::from_term(&message).map_err(|misfit| ReceiveError::Misfit { message, misfit })
+            }
+            Ok(Some(other)) => Err(ReceiveError::Other(other)),
+            Ok(None) => Err(ReceiveError::Ended),
+            Err(_) => Err(ReceiveError::Timeout(timeout)),
+        }
+    }
+
     /// The next signal if one waits.
     pub fn try_recv(&mut self) -> Option<Signal> {
         let item = self.receiver.try_recv().ok()?;
@@ -464,7 +481,7 @@ impl Process {
     ) -> Result<T, CallError>
     where
         R: Serialize + ?Sized,
-        T: DeserializeOwned,
+        T: FromTerm,
     {
         self.node
             .call_of(&self.entry, to.into(), request, timeout)
@@ -497,6 +514,43 @@ impl fmt::Debug for Process {
             .finish_non_exhaustive()
     }
 }
+
+/// No message of the type that was waited for.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReceiveError {
+    /// Nothing came within this time.
+    Timeout(Duration),
+    /// The process is dead.
+    Ended,
+    /// Something else than a plain message came.
+    Other(Signal),
+    /// A message of another type came.
+    Misfit {
+        /// What came.
+        message: Term,
+        /// What is wrong with it.
+        misfit: Misfit,
+    },
+}
+
+impl fmt::Display for ReceiveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(after) => write!(f, "no message within {after:?}"),
+            Self::Ended => f.write_str("the process is dead"),
+            Self::Other(signal) => write!(f, "no message, but {signal:?}"),
+            Self::Misfit { message, misfit } => {
+                write!(
+                    f,
+                    "the message {message} is not what was waited for: {misfit}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReceiveError {}
 
 /// What a waiting item is to the process; `None` if the process is dead.
 fn signal(node: &Node, entry: &Arc<Entry>, item: Item) -> Option<Signal> {

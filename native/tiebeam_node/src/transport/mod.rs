@@ -221,6 +221,11 @@ impl Transport {
         self.inner.port
     }
 
+    /// The port of epmd, on this host and on others.
+    pub(crate) fn epmd_port(&self) -> u16 {
+        self.inner.config.epmd_port
+    }
+
     /// The connection to `peer`; dials if there is none and nobody is at it, else waits for the outcome. One that has
     /// ended is not given, but the end of its nodedown awaited.
     ///

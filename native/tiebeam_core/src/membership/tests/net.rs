@@ -201,6 +201,18 @@ impl Net {
         }
     }
 
+    /// With whom a node is connected.
+    pub(super) fn connected(&self, node: &str) -> Vec<String> {
+        let (node, links) = (name(node), self.links.keys());
+        links
+            .filter_map(|(a, b)| match (*a == node, *b == node) {
+                (true, false) => Some(b.to_string()),
+                (false, true) => Some(a.to_string()),
+                _ => None,
+            })
+            .collect()
+    }
+
     fn later(&mut self, node: &NodeName, after: u64, event: Event) {
         self.serial += 1;
         let life = self.nodes.get(node).map_or(0, |node| node.life);

@@ -171,6 +171,33 @@ fn a_plain_node_is_observed_declared_dead_and_returns() {
     }
 }
 
+/// The promise of the profile, of the mesh that the tests with real nodes freeze one node of: there the machine has a say.
+#[test]
+fn a_frozen_node_of_any_kind_is_known_to_all_within_three_seconds() {
+    for (seed, victim) in (0..100).flat_map(|seed| ["n1@h", "p@h"].map(|victim| (seed, victim))) {
+        let mut net = Net::cluster(4, |config| Config {
+            evict: true,
+            seed: seed * 4 + config.seed,
+            ..config
+        });
+        net.start_plain("p@h", &["n0@h", "n1@h", "n2@h", "n3@h"]);
+        // At any moment of a period.
+        net.run(5_000 + seed * 7);
+        net.notices.clear();
+        let frozen = net.now / 1000;
+        net.freeze(victim);
+        net.run(3_000);
+        let known: Vec<u64> = net
+            .notices
+            .iter()
+            .filter(|(_, _, notice)| matches!(notice, Notice::Down(member) if member.node == name(victim)))
+            .map(|(at, _, _)| at - frozen)
+            .collect();
+        let knowing = if victim == "p@h" { 4 } else { 3 };
+        assert_eq!(known.len(), knowing, "{victim}, seed {seed}: {known:?} ms");
+    }
+}
+
 #[test]
 fn a_restart_of_all_converges_and_no_newborn_is_taken_for_dead() {
     let mut net = Net::cluster(16, |config| config);
@@ -219,6 +246,41 @@ fn both_halves_of_a_cut_network_evict_nobody_and_merge_again() {
             "n{number}: {members:?}"
         );
         assert!(!net.view(&Net::name(number)).health().minority);
+    }
+}
+
+/// Of five members three, and with them a node without Tiebeam, are cut off from two. Who is first among the guardians may
+/// be one of the two, and be missed a second after the other: then another one has to tell the plain node of the other.
+#[test]
+fn a_plain_node_of_the_greater_side_loses_all_of_the_smaller_one() {
+    for (seed, one, other) in (0..20).flat_map(|seed| {
+        let pairs = (0..5).flat_map(|one| (0..one).map(move |other| (one, other)));
+        pairs.map(move |(one, other)| (seed, one, other))
+    }) {
+        let mut net = Net::cluster(5, |config| Config {
+            evict: true,
+            seed: seed * 5 + config.seed,
+            ..config
+        });
+        let all: Vec<String> = (0..5).map(Net::name).collect();
+        net.start_plain("p@h", &all.iter().map(String::as_str).collect::<Vec<_>>());
+        net.run(5_000);
+        let (smaller, mut greater): (Vec<&str>, Vec<&str>) = all
+            .iter()
+            .map(String::as_str)
+            .partition(|node| [Net::name(one), Net::name(other)].contains(&(*node).into()));
+        greater.push("p@h");
+        for (here, there) in greater
+            .iter()
+            .flat_map(|here| smaller.iter().map(move |there| (here, there)))
+        {
+            net.cut(here, there);
+            net.cut(there, here);
+        }
+        net.run(10_000);
+        let mut connected = net.connected("p@h");
+        connected.push("p@h".into());
+        assert_eq!(connected, greater, "seed {seed}, without {smaller:?}");
     }
 }
 

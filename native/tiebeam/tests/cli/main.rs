@@ -3,6 +3,8 @@
 //! Every test has an epmd port of its own, where its first node serves epmd. Tests that need Erlang say so and do
 //! nothing where there is none.
 
+mod status;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
