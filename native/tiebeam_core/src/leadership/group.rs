@@ -26,6 +26,7 @@ mod command;
 mod config;
 mod founding;
 mod leading;
+mod members;
 mod message;
 mod output;
 mod peers;
@@ -54,6 +55,7 @@ use crate::timers::Timers;
 use claims::Claims;
 use founding::Stage;
 use leading::Office;
+use members::Care;
 use message::{Envelope, Message};
 use peers::Peers;
 use reads::Reads;
@@ -84,6 +86,8 @@ enum Timer {
     Expiry,
     /// A deadline of the machine is near.
     Tick,
+    /// The leader looks after the members.
+    Care,
     /// The node has left, handed over or not.
     Leave,
 }
@@ -130,7 +134,10 @@ pub struct Group {
     claims: Claims,
     reads: Reads,
     office: Office,
+    care: Care,
     logged: Logged,
+    /// A founding by force that is being written: who waits, and what it begins with.
+    forced: Option<(CallId, Restored)>,
     told_led: Led,
     told_lease: Option<(Term, Instant)>,
     outputs: Vec<Output>,
@@ -193,7 +200,9 @@ impl Group {
             claims: Claims::default(),
             reads: Reads::default(),
             office: Office::default(),
+            care: Care::default(),
             logged: Logged::default(),
+            forced: None,
             told_lease: None,
             outputs: Vec::new(),
         })
@@ -362,6 +371,7 @@ impl Group {
                 Timer::KeepAlive => self.keep_alive(),
                 Timer::Expiry => self.expire(),
                 Timer::Tick => self.tick(),
+                Timer::Care => self.tend(),
                 Timer::Leave => self.stop(Stopped::Left),
             }
         }
@@ -525,7 +535,7 @@ impl Group {
                 if let Payload::Command(command) = &entry.payload {
                     self.apply(entry.index, command);
                 }
-                self.applied_for(entry.index, request);
+                self.applied_for(request);
                 self.answer_reads();
                 self.logged(&entry);
             }

@@ -130,7 +130,8 @@ pub enum Command {
     /// Makes a voter a learner, for as long as it is here. Answered by [`Answer::Done`] when it is.
     RemoveVoter(NodeName),
     /// The majority of the voters is lost for good: this node founds the group anew with what it has, as its only voter.
-    /// Whatever it had not heard of is lost, and if the others are alive after all there are two groups that refuse each other.
+    /// Whatever it had not heard of is lost, and if the others are alive after all there are two groups that refuse each other: start them
+    /// with empty disks, and they join. Tokens and revisions go on far above those that were given out. Answered by [`Answer::Done`] with the term.
     ForceNewGroup,
 }
 

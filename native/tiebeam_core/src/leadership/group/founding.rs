@@ -14,14 +14,17 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use super::command::Answer;
 use super::config::{Founding, Voters};
 use super::message::{Announce, Message};
 use super::output::{Disk, Output};
 use super::{Group, Timer, Written};
+use crate::event::CallId;
 use crate::identity::NodeName;
 use crate::leadership::configuration::{Configuration, MAX_VOTERS};
-use crate::leadership::entry::{MemberId, PersistToken};
-use crate::leadership::snapshot::Write;
+use crate::leadership::consensus::Consensus;
+use crate::leadership::entry::{HardState, MemberId, PersistToken};
+use crate::leadership::snapshot::{Restored, Snapshot, Write};
 use crate::time::Duration;
 
 /// How often a node without a group says that it waits, and a founder asks again.
@@ -29,6 +32,10 @@ const SEEK: Duration = Duration::from_millis(500);
 
 /// How often a node that has its group tells the others, should they have missed it.
 const REMIND: Duration = Duration::from_secs(5);
+
+/// How far the log of a group that is founded by force is ahead of what its founder knows: what a lost majority has granted beyond
+/// that is less, so no token is given out twice.
+const FORCED_GAP: u64 = 1 << 32;
 
 /// How far this node is.
 #[derive(Debug)]
@@ -453,6 +460,58 @@ impl Group {
         );
     }
 
+    /// Founds the group anew with what this node has: a snapshot of it, as the beginning of another log.
+    pub(super) fn force(&mut self, call: CallId) {
+        let Some(engine) = &self.engine else {
+            return self.answer(call, Answer::NoLeader);
+        };
+        let status = engine.status();
+        let Ok(configuration) = Configuration::new([self.member], []) else {
+            return;
+        };
+        let founding = Founding {
+            group: self.random.bits(),
+            configuration: configuration.on_nodes([(self.member, self.node.clone())]),
+            agreed: true,
+        };
+        let hard = HardState {
+            term: status.term + 1,
+            vote: None,
+        };
+        let snapshot = Snapshot {
+            index: status.last + FORCED_GAP,
+            term: hard.term,
+            configuration: founding.configuration.clone(),
+            state: self.machine.encode().into(),
+        };
+        self.engine = None;
+        self.stage = Stage::Agreed(founding.clone());
+        self.forced = Some((
+            call,
+            Restored {
+                hard,
+                snapshot: Some(snapshot.clone()),
+                entries: Vec::new(),
+            },
+        ));
+        let write = Write {
+            token: PersistToken(0),
+            hard: Some(hard),
+            snapshot: Some(snapshot),
+            purge: 0,
+            truncate: None,
+            entries: Vec::new(),
+        };
+        self.persist(
+            Written::Founding(founding.group, true),
+            Disk {
+                founding: Some(founding),
+                clear: true,
+                write,
+            },
+        );
+    }
+
     /// Gives a write its number.
     pub(super) fn persist(&mut self, written: Written, mut disk: Disk) {
         let token = self.next_write;
@@ -474,7 +533,15 @@ impl Group {
             }
             Stage::Agreed(founding) if founding.group == group && agreed => {
                 let founding = founding.clone();
-                self.open(founding, Default::default());
+                let (call, restored) = self.forced.take().unzip();
+                self.open(founding, restored.unwrap_or_default());
+                if let Some(call) = call {
+                    let term = self
+                        .engine
+                        .as_ref()
+                        .map_or(0, |engine| engine.status().term);
+                    self.answer(call, Answer::Done(term));
+                }
                 self.announce_to_all();
             }
             _ => {}

@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::command::{Answer, Command};
+use super::members::Asker;
 use super::message::{Message, Order, Outcome, Why};
 use super::output::Stopped;
 use super::requests::{JobId, MAX_WAITING};
@@ -11,7 +12,7 @@ use super::{Group, Timer};
 use crate::event::CallId;
 use crate::identity::NodeName;
 use crate::leadership::consensus::{Consensus, Refusal, RequestId};
-use crate::leadership::entry::{Index, MemberId, Term};
+use crate::leadership::entry::{MemberId, Term};
 use crate::leadership::machine::{Command as Instruction, Machine, Operation, SessionId, Stamp};
 use crate::time::Instant;
 
@@ -70,6 +71,7 @@ impl Group {
             .is_leader()
             .then(|| Stamp::new(self.machine.time(), self.now));
         self.schedule_tick();
+        self.take_care();
         self.seek_leader_again();
         self.reads_again();
         self.wishes_again();
@@ -134,7 +136,8 @@ impl Group {
             Command::StepDown { to } => Order::StepDown { to },
             Command::AddVoter(node) => Order::AddVoter(node),
             Command::RemoveVoter(node) => Order::RemoveVoter(node),
-            _ => return self.answer(call, Answer::Refused("this cannot be done yet")),
+            Command::ForceNewGroup => return self.force(call),
+            _ => return self.answer(call, Answer::Refused("this is no change of members")),
         };
         if self.office.wishes.len() >= MAX_WAITING {
             return self.answer(call, Answer::Busy { limit: MAX_WAITING });
@@ -170,7 +173,7 @@ impl Group {
         wish.asked = Some((leader, term));
         let (number, order) = (wish.id, wish.order.clone());
         if node == self.node {
-            let outcome = self.obey(&order);
+            let outcome = self.obey(Asker::Here(id), order);
             self.on_outcome(id, outcome);
         } else {
             self.send(
@@ -198,7 +201,7 @@ impl Group {
         }
         let present = self.engine.as_ref().map(|engine| engine.status().term);
         let outcome = if present == Some(term) && self.is_leader() {
-            self.obey(&order)
+            self.obey(Asker::There(from.clone(), id), order)
         } else {
             Outcome::NotLeader
         };
@@ -213,34 +216,35 @@ impl Group {
     }
 
     /// Does it, as the leader.
-    fn obey(&mut self, order: &Order) -> Outcome {
+    fn obey(&mut self, asker: Asker, order: Order) -> Outcome {
         let now = self.now;
         let Some(engine) = &mut self.engine else {
             return Outcome::NotLeader;
         };
         match order {
-            Order::StepDown { to: Some(to) } if *to == self.node => {
+            Order::StepDown { to: Some(to) } if to == self.node => {
                 Outcome::Done(engine.status().term)
             }
             Order::StepDown { to } => {
-                let member = match to {
-                    Some(node) => match engine
-                        .configuration()
-                        .member_on(node)
-                        .or(self.peers.member_of(node))
-                    {
-                        Some(member) => Some(member),
-                        None => return Outcome::NoMember,
-                    },
+                let configuration = engine.configuration();
+                let member = match &to {
+                    Some(node) => {
+                        let known = self.peers.member_of(node);
+                        let known = known.filter(|member| configuration.contains(*member));
+                        match known.or(configuration.member_on(node)) {
+                            Some(member) => Some(member),
+                            None => return Outcome::NoMember,
+                        }
+                    }
                     None => None,
                 };
                 outcome(engine.transfer(now, member))
             }
-            Order::AddVoter(_) | Order::RemoveVoter(_) => Outcome::Refused(Why::Impossible),
+            Order::AddVoter(_) | Order::RemoveVoter(_) => self.order_voters(asker, order),
         }
     }
 
-    fn on_outcome(&mut self, id: JobId, outcome: Outcome) {
+    pub(super) fn on_outcome(&mut self, id: JobId, outcome: Outcome) {
         let Some(wish) = self.office.wishes.get_mut(&id) else {
             return;
         };
@@ -265,6 +269,7 @@ impl Group {
     fn end_wish(&mut self, id: JobId, answer: Answer) {
         if let Some(wish) = self.office.wishes.remove(&id) {
             self.timers.cancel(&Timer::Job(id));
+            self.forget_order(id);
             self.answer(wish.call, answer);
         }
     }
@@ -321,12 +326,6 @@ impl Group {
             self.end_wish(id, Answer::Stopped);
         }
     }
-
-    /// An entry was applied that somebody here waits for.
-    pub(super) fn applied_for(&mut self, _index: Index, _request: Option<RequestId>) {}
-
-    /// It will not be known what became of a proposal. A command is seen in the log, or asked for again.
-    pub(super) fn on_unknown(&mut self, _request: RequestId) {}
 
     /// Hands leadership over as this node leaves, if there is anybody.
     pub(super) fn hand_over(&mut self) {

@@ -362,6 +362,9 @@ impl Group {
         self.claims.nobody_waits();
         self.answer_all_reads();
         self.answer_all_orders();
+        if let Some((call, _)) = self.forced.take() {
+            self.answer(call, Answer::Unknown);
+        }
     }
 
     /// Sends what can be sent. Says whether that changed anything here.

@@ -3,5 +3,7 @@
 mod claims;
 mod founding;
 mod leading;
+mod members;
 mod net;
+mod snapshots;
 mod writing;
