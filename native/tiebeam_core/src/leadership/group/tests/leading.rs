@@ -24,6 +24,14 @@ fn leases(net: &Net) -> Vec<(char, u64, Instant, Instant)> {
             (None, None) => {}
         }
     }
+    // Whoever is not there any more says nothing.
+    for span in &mut spans {
+        let end = net
+            .ends
+            .iter()
+            .find(|(at, name)| *name == span.0 && *at >= span.2);
+        span.3 = span.3.min(end.map_or(span.3, |&(at, _)| at));
+    }
     spans
 }
 

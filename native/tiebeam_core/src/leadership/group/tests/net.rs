@@ -74,6 +74,8 @@ pub(super) struct Net {
     /// What each said besides sending and writing, and when.
     pub(super) seen: Vec<(Instant, char, Output)>,
     pub(super) timing: Timing,
+    /// When which node crashed, as far as a test says so.
+    pub(super) ends: Vec<(Instant, char)>,
     configured: BTreeMap<char, Voters>,
 }
 
@@ -96,6 +98,7 @@ impl Net {
             diskless: BTreeSet::new(),
             seen: Vec::new(),
             timing: Timing::LAN,
+            ends: Vec::new(),
             configured: BTreeMap::new(),
         }
     }
@@ -358,6 +361,11 @@ impl Net {
                 .then_some(name)
         };
         leases.iter().find_map(holds)
+    }
+
+    /// The number of the next call.
+    pub(super) fn next_call(&self) -> CallId {
+        CallId(self.calls + 1)
     }
 
     pub(super) fn ask(&mut self, name: char, command: Command) -> CallId {
