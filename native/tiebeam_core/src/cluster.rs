@@ -86,11 +86,20 @@ impl Cluster {
                 }
             }
             (_, Event::Received { from, bytes }) => self.received(now, from, &bytes, actions),
+            // The group is still handing over.
+            (Phase::Left, Event::Connected { to, .. }) => {
+                if let Some(group) = &mut self.group {
+                    group.connected(now, &to);
+                }
+            }
+            (Phase::Left, Event::Disconnected { from }) => {
+                if let Some(group) = &mut self.group {
+                    group.down(now, &from);
+                }
+            }
             (
                 Phase::Left,
-                Event::Connected { .. }
-                | Event::Disconnected { .. }
-                | Event::Observed { .. }
+                Event::Observed { .. }
                 | Event::Sampled { .. }
                 | Event::Exited { .. }
                 | Event::Checked { .. }

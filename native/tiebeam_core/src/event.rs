@@ -105,6 +105,7 @@ pub enum Command {
     /// Something for the group that agrees on a leader; answered by [`Answer::Leadership`](crate::Answer::Leadership).
     Leadership(group::Request),
     /// Tell all members that this node leaves, then take no further part but to tell it to who missed it. Asking again
-    /// answers the same.
+    /// answers the same. Where the node takes part in leadership it is to be stepped on until
+    /// [`Stopped::Left`](group::Stopped::Left) comes, an election timeout at most: what it holds is given back, and its leadership handed over.
     Leave,
 }

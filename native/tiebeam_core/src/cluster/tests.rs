@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::leadership::{MemberId, group};
 use crate::registry::{self, Change, Departure, Key, OnConflict};
 use crate::{
     Action, Answer, CallId, Cluster, Command, Config, Event, Instant, Kind, NodeName, Why,
@@ -183,6 +184,10 @@ struct Net {
     queue: BTreeMap<(u64, u64), (NodeName, Option<u64>, Event)>,
     tables: BTreeMap<NodeName, BTreeMap<Key, Vec<u8>>>,
     losses: Vec<(NodeName, Key)>,
+    /// These nodes vote on a leader, and keep nothing on disk.
+    voters: Vec<NodeName>,
+    /// What each group said, in order.
+    said: Vec<(NodeName, group::Output)>,
 }
 
 fn pair(a: &NodeName, b: &NodeName) -> (NodeName, NodeName) {
@@ -191,6 +196,10 @@ fn pair(a: &NodeName, b: &NodeName) -> (NodeName, NodeName) {
 
 impl Net {
     fn new() -> Self {
+        Self::with_voters(Vec::new())
+    }
+
+    fn with_voters(voters: Vec<NodeName>) -> Self {
         let mut net = Self {
             now: 0,
             order: 0,
@@ -200,6 +209,8 @@ impl Net {
             queue: BTreeMap::new(),
             tables: BTreeMap::new(),
             losses: Vec::new(),
+            voters,
+            said: Vec::new(),
         };
         (0..3).for_each(|number| net.start(number, 1));
         net.run(10_000);
@@ -212,6 +223,12 @@ impl Net {
             join: vec![name("n0@h"), name("n1@h"), name("n2@h")],
             seed: number,
             timing: crate::Timing::fast(),
+            leadership: (!self.voters.is_empty()).then(|| group::Config {
+                member: MemberId(number + 100 * u64::from(creation)),
+                voters: group::Voters::Named(self.voters.clone()),
+                timing: group::Timing::LAN,
+                stored: group::Stored::default(),
+            }),
             ..Config::new(node.clone(), creation, Kind::Rust)
         };
         self.tables.insert(node.clone(), BTreeMap::new());
@@ -248,6 +265,13 @@ impl Net {
         let mut sends = Vec::new();
         for action in actions {
             match action {
+                Action::Persist(disk) => {
+                    let token = disk.write.token;
+                    self.order += 1;
+                    let persisted = (node.clone(), None, Event::Persisted { token });
+                    self.queue.insert((self.now, self.order), persisted);
+                }
+                Action::Leadership(output) => self.said.push((node.clone(), output)),
                 Action::Send { to, bytes } => sends.push((to, bytes)),
                 Action::Table(Change::Registered(row) | Change::Updated(row)) => {
                     table.insert(row.key, row.pid.to_vec());
@@ -376,4 +400,35 @@ fn after_a_split_every_name_has_one_process_and_none_is_missing() {
         .collect();
     assert_eq!(of_the_crashed.len(), 1, "{of_the_crashed:?}");
     assert!(net.tables.values().all(|table| table == expected));
+}
+
+/// Membership and leadership together: the nodes find each other, elect, and a leader that leaves hands over.
+#[test]
+fn a_leader_that_leaves_the_cluster_hands_over() {
+    let voters: Vec<NodeName> = (0..3).map(|number| name(&format!("n{number}@h"))).collect();
+    let mut net = Net::with_voters(voters);
+    let leads = |net: &Net| {
+        let lease = net
+            .said
+            .iter()
+            .rev()
+            .find_map(|(node, output)| match output {
+                group::Output::Lease {
+                    until: Some(until), ..
+                } if *until > Instant::from_micros(net.now) => Some(node.clone()),
+                _ => None,
+            });
+        lease.expect("there is a leader")
+    };
+    let before = leads(&net);
+    let leave = Event::Asked {
+        call: CallId(1),
+        command: Command::Leave,
+    };
+    net.step(&before, leave);
+    net.run(150);
+    let left = group::Output::Stopped(group::Stopped::Left);
+    assert!(net.said.contains(&(before.clone(), left)));
+    net.run(50);
+    assert_ne!(leads(&net), before);
 }

@@ -389,3 +389,143 @@ impl<'a> Input<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use alloc::format;
+    use alloc::vec;
+
+    fn node(name: &str) -> NodeName {
+        NodeName::parse(name).unwrap()
+    }
+
+    fn founding() -> Founding {
+        let members = [(MemberId(3), node("b@h")), (MemberId(9), node("a@h"))];
+        Founding {
+            group: 7,
+            configuration: Configuration::new([MemberId(3), MemberId(9)], [])
+                .unwrap()
+                .on_nodes(members),
+            agreed: true,
+        }
+    }
+
+    /// One of each kind.
+    fn messages() -> Vec<Message> {
+        let announce = |founding, heard| Announce {
+            member: MemberId(1),
+            founding,
+            expects: 3,
+            heard,
+        };
+        let order = |order| Message::Order {
+            group: 1,
+            id: 2,
+            term: 3,
+            order,
+        };
+        let ordered = |outcome| Message::Ordered { id: 1, outcome };
+        let mut all = vec![
+            Message::Announce(announce(None, false)),
+            Message::Announce(announce(Some(founding()), true)),
+            Message::Ask(founding()),
+            Message::Promise { group: 1 },
+            Message::Withdraw { group: 1 },
+            Message::Packet {
+                group: 1,
+                from: MemberId(2),
+                to: MemberId(3),
+                bytes: vec![4, 5],
+            },
+            Message::Propose {
+                group: 1,
+                attempt: 2,
+                command: vec![3],
+            },
+            Message::Declined {
+                session: SessionId(1),
+                number: 2,
+                attempt: 3,
+            },
+            Message::ReadIndex { group: 1, id: 2 },
+            Message::ReadAt { id: 1, index: None },
+            Message::ReadAt {
+                id: 1,
+                index: Some(2),
+            },
+            order(Order::StepDown { to: None }),
+            order(Order::StepDown {
+                to: Some(node("a@h")),
+            }),
+            order(Order::AddVoter(node("a@h"))),
+            order(Order::RemoveVoter(node("a@h"))),
+            ordered(Outcome::Begun),
+            ordered(Outcome::Done(9)),
+            ordered(Outcome::NoMember),
+            ordered(Outcome::NotLeader),
+        ];
+        all.extend(Why::ALL.map(|why| ordered(Outcome::Refused(why))));
+        all
+    }
+
+    fn bytes_of(message: Message) -> Vec<u8> {
+        encode(&Envelope {
+            cluster: 5,
+            message,
+        })
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for message in messages() {
+            let envelope = Envelope {
+                cluster: 5,
+                message,
+            };
+            assert_eq!(decode(&encode(&envelope)), Ok(envelope));
+        }
+    }
+
+    #[test]
+    fn bytes_that_end_too_early_are_refused() {
+        for message in messages() {
+            let open = matches!(message, Message::Packet { .. } | Message::Propose { .. });
+            let what = format!("{message:?}");
+            let bytes = bytes_of(message);
+            for end in 0..bytes.len() - if open { 2 } else { 0 } {
+                assert!(decode(&bytes[..end]).is_err(), "{what} at {end}");
+            }
+            assert!(
+                open || decode(&[&bytes[..], &[0]].concat()).is_err(),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_of_any_kind_break_nothing() {
+        let (mut random, all) = (Random::from_seed(1), messages());
+        for _ in 0..20_000 {
+            let one = &all[random.below(all.len() as u64) as usize];
+            let mut bytes = bytes_of(one.clone());
+            for _ in 0..=random.below(3) {
+                let at = random.below(bytes.len() as u64) as usize;
+                bytes[at] = random.bits() as u8;
+            }
+            // Whatever is read can be written, and is the same again.
+            if let Ok(envelope) = decode(&bytes) {
+                assert_eq!(decode(&encode(&envelope)), Ok(envelope));
+            }
+        }
+    }
+
+    #[test]
+    fn a_founding_that_names_a_node_twice_is_refused() {
+        let mut bytes = bytes_of(Message::Ask(founding()));
+        let at = bytes.windows(3).position(|part| part == b"a@h").unwrap();
+        bytes[at] = b'b';
+        assert!(decode(&bytes).is_err());
+    }
+}

@@ -104,8 +104,6 @@ pub(super) struct Requests {
     next_attempt: u64,
     /// There may be another leader: everything is sent again.
     again: bool,
-    /// The session is being closed.
-    closing: bool,
 }
 
 impl Requests {
@@ -121,7 +119,6 @@ impl Requests {
             next_job: 0,
             next_attempt: 0,
             again: false,
-            closing: false,
         }
     }
 
@@ -369,10 +366,10 @@ impl Group {
 
     /// Sends what can be sent. Says whether that changed anything here.
     pub(super) fn send_requests(&mut self) -> bool {
-        let again = core::mem::take(&mut self.requests.again);
         if self.engine.is_none() || self.office_node().is_none() {
             return false;
         }
+        let again = core::mem::take(&mut self.requests.again);
         if again {
             self.send_again(Duration::ZERO);
         }
@@ -402,6 +399,9 @@ impl Group {
             let number = session.next;
             session.next += 1;
             session.used = self.now;
+            // One that was idle is kept alive again.
+            let third = Duration::from_micros(self.requests.ttl.as_micros() / 3);
+            self.timers.hasten(Timer::KeepAlive, self.now + third);
             let Some(id) = self.requests.waiting.pop_front() else {
                 break;
             };
@@ -617,7 +617,6 @@ impl Group {
         };
         let (id, number) = (session.id, session.next);
         session.next += 1;
-        self.requests.closing = true;
         let instruction = Instruction {
             session: id,
             number,

@@ -196,3 +196,16 @@ fn a_new_leader_does_not_shorten_what_is_held() {
     assert_eq!(net.call(b, acquire("l", "q")), held);
     assert!(lost(&net, a).is_empty());
 }
+
+#[test]
+fn a_session_that_was_idle_is_kept_alive_again() {
+    for idle in [59_000, 60_500, 62_000, 70_000] {
+        let (mut net, leader) = Net::led("abc");
+        let [a, _] = others(leader);
+        net.call(a, put("k", "v"));
+        net.pass(idle);
+        done(net.call(a, acquire("l", "p")));
+        net.pass(10_000);
+        assert!(lost(&net, a).is_empty(), "after {idle} ms");
+    }
+}
