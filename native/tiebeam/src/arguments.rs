@@ -43,6 +43,15 @@ pub(crate) enum Command {
     Names(RegistryArguments),
     /// Show the groups of the cluster's registry and their members, as a member has them in its table.
     Groups(RegistryArguments),
+    /// Show who leads the cluster, as a member knows it.
+    Leader(MembersArguments),
+    /// Read and change the keys that the cluster agreed on, through any member.
+    ///
+    /// Exits with 0 only when the cluster acknowledged it. Values are texts; with --term they are written in Erlang
+    /// syntax.
+    Kv(KvArguments),
+    /// Show the locks that are held and by which processes, as a member has them in its table.
+    Locks(MembersArguments),
     /// Watch the cluster through one of its members: who is there, what happens, how busy that member is.
     ///
     /// In a terminal a page that keeps itself up to date; otherwise a line per event, after one per member. Ends at
@@ -82,8 +91,19 @@ pub(crate) struct NodeArguments {
     /// The identity that all members of the cluster share; nodes with another one refuse each other.
     #[arg(long, value_name = "ID", default_value = "default")]
     pub(crate) cluster: String,
+    /// The nodes that vote on a leader, on keys, locks and strong names, separated by commas; the same on all members, also
+    /// on those that do not vote. Without these or --expect the node takes no part in that.
+    #[arg(long, value_name = "NAME@HOST,...", value_delimiter = ',')]
+    pub(crate) voters: Vec<String>,
+    /// Instead of --voters: the first so many nodes that see each other vote.
+    #[arg(long, value_name = "N", conflicts_with = "voters")]
+    pub(crate) expect: Option<usize>,
+    /// Keep what this node voted and agreed to in this directory, of its own; if not given, in memory: then it is another
+    /// member at each start.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
     /// Be a node only, no member of a cluster.
-    #[arg(long, conflicts_with_all = ["cluster", "profile", "evict", "metadata"])]
+    #[arg(long, conflicts_with_all = ["cluster", "profile", "evict", "metadata", "voters", "expect", "data_dir"])]
     pub(crate) no_cluster: bool,
     /// How fast the cluster notices what happens; the same on all members.
     #[arg(long, value_enum, default_value_t = Profile::Lan)]
@@ -195,6 +215,45 @@ pub(crate) struct RegistryArguments {
     /// How many seconds to wait for the answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KvArguments {
+    /// The member to ask.
+    #[arg(value_name = "NAME@HOST")]
+    pub(crate) node: String,
+    /// What to do.
+    #[arg(value_enum)]
+    pub(crate) action: KvAction,
+    /// The key; for list, how keys begin (if not given, all).
+    pub(crate) key: Option<String>,
+    /// The value to put.
+    pub(crate) value: Option<String>,
+    /// The value is a term in Erlang syntax, not a text; what is read is shown as one, too.
+    #[arg(long)]
+    pub(crate) term: bool,
+    #[command(flatten)]
+    pub(crate) cookie: CookieArguments,
+    #[command(flatten)]
+    pub(crate) network: NetworkArguments,
+    /// Print JSON: objects with key, value (in Erlang syntax) and revision, in an array for list.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How many seconds to wait for the answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) timeout: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvAction {
+    /// Give a key a value; prints its revision.
+    Put,
+    /// Print the value of a key; fails if there is none.
+    Get,
+    /// Remove a key; prints the revision.
+    Delete,
+    /// Print keys and values, in order.
+    List,
 }
 
 #[derive(Debug, Args)]

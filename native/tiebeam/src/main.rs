@@ -54,6 +54,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         match arguments.command {
             Command::Node(arguments) => commands::node::run(arguments).await,
             Command::Demo(arguments) => commands::demo::run(arguments).await,
+            Command::Kv(arguments) => commands::kv::run(arguments).await,
+            Command::Leader(arguments) => commands::leader::run(arguments).await,
+            Command::Locks(arguments) => commands::locks::run(arguments).await,
             Command::Members(arguments) => commands::members::run(arguments).await,
             Command::Names(arguments) => commands::names::run(arguments).await,
             Command::Groups(arguments) => commands::groups::run(arguments).await,

@@ -55,23 +55,31 @@ pub(crate) fn unexpected(node: &str, reply: &Term) -> Failure {
 
 /// The rows in order, under a line that says what the columns are.
 pub(crate) fn table(what: &str, rows: &[Row]) -> String {
-    let heads = [what, "NODE", "PID", "METADATA"];
-    let columns = |row: &'_ Row| [&row.name, &row.node, &row.pid, &row.meta].map(String::clone);
+    let cells = |row: &Row| [&row.name, &row.node, &row.pid, &row.meta].map(String::clone);
+    columns([what, "NODE", "PID", "METADATA"], rows.iter().map(cells))
+}
+
+/// Rows in columns, under a line that says what these are.
+pub(crate) fn columns<const N: usize>(
+    heads: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
+    let rows: Vec<[String; N]> = rows.collect();
     let mut widths = heads.map(str::len);
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(columns(row)) {
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |cells: [String; 4]| {
+    let line = |cells: &[String; N]| {
         let mut line = String::new();
         for (cell, width) in cells.iter().zip(widths) {
             line.push_str(&format!("{cell:width$}  "));
         }
         line.trim_end().to_owned()
     };
-    let mut lines = vec![line(heads.map(str::to_owned))];
-    lines.extend(rows.iter().map(|row| line(columns(row))));
+    let mut lines = vec![line(&heads.map(str::to_owned))];
+    lines.extend(rows.iter().map(line));
     lines.join("\n")
 }
 

@@ -36,8 +36,8 @@
 //! | `{:unsubscribe_leader, pid}` | `:ok` |
 //! | `{:kv, :put, key, value}`, `{:kv, :delete, key}` | `{:ok, revision}` when it is acknowledged; `{:error, reason}` |
 //! | `{:kv, :get, key}` | `{:ok, value, revision}`; `:not_found`; `{:error, reason}` |
-//! | `{:kv, :list, prefix}` | `{:ok, [{key, value, revision}]}`; `{:more, rows}`, and the next ones by `{:kv, :list, prefix, last_key}`; `{:error, reason}` |
-//! | `:locks` | `[{:lock or :singleton or :name, name, pid, metadata, token}]`, in order |
+//! | `{:kv, :list, prefix}` | `{:ok, [{key, value, revision}]}`, in order; `{:error, reason}` |
+//! | `:locks` | `[{name, token, pid, metadata}]` |
 //!
 //! A reason is `:no_group` (the node was started without voters), `:no_quorum` (nothing was done), `:unknown` (it may have been done),
 //! `:busy`, `:full`, `:stopped`, `:left` or `{:invalid, text}`.

@@ -2,6 +2,9 @@
 
 pub(crate) mod demo;
 pub(crate) mod groups;
+pub(crate) mod kv;
+pub(crate) mod leader;
+pub(crate) mod locks;
 pub(crate) mod members;
 pub(crate) mod names;
 pub(crate) mod node;

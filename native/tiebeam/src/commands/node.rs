@@ -55,6 +55,15 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
             if let Some(evict) = arguments.evict {
                 config.evict = evict == Switch::On;
             }
+            if !arguments.voters.is_empty() {
+                config = config.voters(arguments.voters);
+            }
+            if let Some(voters) = arguments.expect {
+                config = config.expect(voters);
+            }
+            if let Some(directory) = arguments.data_dir {
+                config = config.data_dir(directory);
+            }
             Some(node.cluster(config).await?)
         }
     };

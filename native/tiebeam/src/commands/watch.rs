@@ -11,6 +11,7 @@ use tiebeam_node::{CallError, Process, Signal, Term};
 use tokio::time::{Instant, interval};
 
 use crate::arguments::{WatchArguments, seconds};
+use crate::commands::leader;
 use crate::commands::node::ended;
 use crate::failure::Failure;
 use crate::member::{self, Member, PROCESS};
@@ -80,6 +81,9 @@ impl Watch {
             } = member;
             self.line(&format!("{status} {node} ({kind})"))?;
         }
+        if let Some((leader, term)) = self.leader().await? {
+            self.line(&format!("leader {leader} (term {term})"))?;
+        }
         while let Some(event) = self.event().await? {
             self.line(&event::describe(&event))?;
         }
@@ -113,10 +117,13 @@ impl Watch {
         let answers = async {
             let metrics = self.typed("metrics").await?;
             let health = self.typed("health").await?;
-            Ok((self.members().await?, health, metrics))
+            let leader = self.leader().await?;
+            Ok((self.members().await?, leader, health, metrics))
         };
         match answers.await {
-            Ok((members, health, metrics)) => page.answers(asked, members, health, metrics),
+            Ok((members, leader, health, metrics)) => {
+                page.answers(asked, members, leader, health, metrics);
+            }
             Err(Unanswered::Late) => page.unanswered(),
             Err(Unanswered::Failure(failure)) => return Err(failure),
         }
@@ -152,6 +159,12 @@ impl Watch {
 
     async fn members(&self) -> Result<Vec<Member>, Unanswered> {
         self.typed("members").await
+    }
+
+    /// Who leads, if the member knows of anybody.
+    async fn leader(&self) -> Result<Option<(String, u64)>, Unanswered> {
+        let reply = self.ask(Term::atom("leader")).await?;
+        Ok(leader::read(&reply).flatten())
     }
 
     async fn typed<T: DeserializeOwned>(&self, request: &'static str) -> Result<T, Unanswered> {

@@ -653,6 +653,19 @@ impl Watch {
         self.until_one_of(&[wanted])
     }
 
+    /// Waits for a line that begins so.
+    #[track_caller]
+    fn until_begin(&self, wanted: &str) {
+        loop {
+            let line = self.lines.recv_timeout(SOON);
+            let (_, line) = line.unwrap_or_else(|_| panic!("never printed: {wanted}"));
+            let (_, event) = line.trim_start().split_once(' ').unwrap();
+            if event.starts_with(wanted) {
+                return;
+            }
+        }
+    }
+
     #[track_caller]
     fn until_one_of(&self, wanted: &[&str]) -> Instant {
         let mut others = Vec::new();
@@ -915,6 +928,139 @@ fn a_plain_beam_node_registers_at_one_member_and_asks_another() {
 
     plain.signal("-KILL");
     host.until(&names, "[]");
+}
+
+/// A directory that is removed with its test.
+struct Directory(std::path::PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tiebeam-cli-{}-{number}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Three voters with disks.
+fn voters(host: &Host, directory: &Directory) -> Vec<Running> {
+    let names = ["a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"];
+    let start = |name: &&str| {
+        let data = directory.0.join(name);
+        let mut args = vec!["--voters", "a@127.0.0.1,b@127.0.0.1,c@127.0.0.1"];
+        args.extend(["--data-dir", data.to_str().unwrap()]);
+        for other in names.iter().filter(|other| *other != name) {
+            args.extend(["--join", other]);
+        }
+        host.node(name, &args)
+    };
+    names.iter().map(start).collect()
+}
+
+/// Who leads, once somebody other than `but` does.
+fn await_leader(host: &Host, node: &str, but: Option<&str>) -> String {
+    let start = Instant::now();
+    loop {
+        let output = host.tiebeam(&["leader", node, "--json", "--cookie", "secret"]);
+        let led: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+        match led["leader"].as_str() {
+            Some(leader) if Some(leader) != but => {
+                assert!(led["term"].as_u64().unwrap() > 0, "{led}");
+                return leader.to_owned();
+            }
+            _ => assert!(start.elapsed() < 3 * SOON, "no leader: {led}"),
+        }
+    }
+}
+
+/// Runs it until it succeeds: an election may be under way.
+fn succeeds(host: &Host, args: &[&str]) -> Output {
+    let start = Instant::now();
+    loop {
+        let output = host.tiebeam(&[args, &["--cookie", "secret"]].concat());
+        if output.status.success() {
+            return output;
+        }
+        assert!(start.elapsed() < 3 * SOON, "{args:?}: {output:?}");
+    }
+}
+
+#[test]
+fn what_was_put_survives_the_leader_and_a_restart() {
+    let (host, directory) = (Host::new(), Directory::new());
+    // Serves epmd, and outlives the others.
+    let _epmd = host.node("epmd@127.0.0.1", &["--no-cluster"]);
+    let mut nodes = voters(&host, &directory);
+    let [a, b, c] = ["a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"];
+    let leader = await_leader(&host, a, None);
+    let watch = Watch::start(&host, &[b]);
+    watch.until_begin(&format!("leader {leader} (term "));
+    let put = succeeds(&host, &["kv", a, "put", "user:1", "Alice"]);
+    let revision: u64 = stdout(&put).trim().parse().unwrap();
+    succeeds(&host, &["kv", b, "put", "user:2", "{bob, 7}", "--term"]);
+    let get = host.tiebeam(&["kv", c, "get", "user:1", "--cookie", "secret"]);
+    assert_prints(&get, "Alice");
+    let list = succeeds(&host, &["kv", b, "list", "user:", "--json"]);
+    let rows: serde_json::Value = serde_json::from_str(stdout(&list)).unwrap();
+    let alice =
+        serde_json::json!({"key": "user:1", "value": "<<\"Alice\">>", "revision": revision});
+    assert_eq!(rows[0], alice);
+    assert_eq!(
+        (&rows[1]["value"], &rows[2]),
+        (&"{bob,7}".into(), &serde_json::Value::Null)
+    );
+    let locks = host.tiebeam(&["locks", a, "--cookie", "secret"]);
+    assert_prints(&locks, "NAME  TOKEN  NODE  PID  METADATA");
+
+    let dead = nodes.iter().position(|node| node.ready.contains(&leader));
+    let dead = nodes.swap_remove(dead.unwrap());
+    dead.signal("-KILL");
+    drop(dead);
+    let survivor = [a, b].into_iter().find(|node| *node != leader).unwrap();
+    await_leader(&host, survivor, Some(&leader));
+    succeeds(&host, &["kv", survivor, "put", "user:3", "Carol"]);
+    // Without a majority nothing is acknowledged, and the program says so.
+    let other = nodes.iter().position(|node| !node.ready.contains(survivor));
+    nodes.swap_remove(other.unwrap()).signal("-KILL");
+    let lonely = host.tiebeam(&[
+        "kv", survivor, "put", "user:4", "Dave", "--cookie", "secret",
+    ]);
+    assert_eq!(lonely.status.code(), Some(1), "{lonely:?}");
+
+    nodes.clear();
+    let _nodes = voters(&host, &directory);
+    await_leader(&host, a, None);
+    let carol = succeeds(&host, &["kv", a, "get", "user:3"]);
+    assert_eq!(stdout(&carol).trim_end(), "Carol");
+    succeeds(&host, &["kv", c, "delete", "user:1"]);
+    let gone = host.tiebeam(&["kv", b, "get", "user:1", "--cookie", "secret"]);
+    assert_fails(&gone, &["there is no key \"user:1\""]);
+}
+
+#[test]
+fn a_node_without_voters_has_no_keys() {
+    let host = Host::new();
+    let _a = host.node("a@127.0.0.1", &[]);
+    let leader = host.tiebeam(&["leader", "a@127.0.0.1", "--cookie", "secret"]);
+    assert_prints(&leader, "none, as far as a@127.0.0.1 knows");
+    let put = host.tiebeam(&["kv", "a@127.0.0.1", "put", "k", "v", "--cookie", "secret"]);
+    assert_fails(&put, &["a@127.0.0.1", "--voters"]);
+    let node = [
+        "node",
+        "--name",
+        "b@127.0.0.1",
+        "--cookie",
+        "secret",
+        "--data-dir",
+        "/nowhere",
+    ];
+    assert_fails(&host.tiebeam(&node), &["no voters"]);
 }
 
 #[test]

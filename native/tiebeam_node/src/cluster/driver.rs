@@ -20,7 +20,7 @@ use crate::cluster::disk::Writer;
 use crate::cluster::event::ClusterEvent;
 use crate::cluster::group_question::{self, GroupQuestion};
 use crate::cluster::handle::{Asked, MAX_REQUESTS, Request, SharedVitals, Vitals};
-use crate::cluster::kv::KvChange;
+use crate::cluster::kv::{Kv, KvChange};
 use crate::cluster::leadership;
 use crate::cluster::name::term_of;
 use crate::cluster::observations::Observations;
@@ -219,6 +219,10 @@ impl Driver {
                     Some(Ok(GroupQuestion::Locks)) => {
                         group_question::locks(&self.leadership.replica)
                     }
+                    Some(Ok(GroupQuestion::List(prefix))) => {
+                        self.list_keys(prefix, call);
+                        return None;
+                    }
                     Some(Ok(GroupQuestion::Ask(request))) => {
                         let (_, reply_to) = call.into_parts();
                         let asked = Asked::Process(reply_to);
@@ -245,6 +249,20 @@ impl Driver {
             // An error: nobody closes it.
             let _turn = listing.acquire().await;
             let reply = read.answer(&scope, registry);
+            if let Err(error) = reply_to.reply_term_paced(reply).await {
+                debug!("a list was not sent: {error}");
+            }
+        });
+    }
+
+    /// The same with keys, which are asked for in steps.
+    fn list_keys(&self, prefix: Vec<u8>, call: Call) {
+        let kv = Kv::new(self.leadership.clone()).timeout(group_question::TIMEOUT);
+        let listing = Arc::clone(&self.listing);
+        let (_, reply_to) = call.into_parts();
+        tokio::spawn(async move {
+            let _turn = listing.acquire().await;
+            let reply = group_question::keys(kv.list(prefix).await);
             if let Err(error) = reply_to.reply_term_paced(reply).await {
                 debug!("a list was not sent: {error}");
             }
@@ -586,11 +604,7 @@ impl Driver {
             Output::Stopped(why) => {
                 match &why {
                     group::Stopped::Left => info!("{why}"),
-                    group::Stopped::Fault(_)
-                    | group::Stopped::Disk(_)
-                    | group::Stopped::Unreadable(_) => {
-                        error!("this node takes no part in its group any more: {why}");
-                    }
+                    why => error!("this node takes no part in its group any more: {why}"),
                 }
                 replica.lease.send_modify(|lease| lease.until = None);
                 replica.stopped.send_replace(Some(why));

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tiebeam_core::leadership::group::{Answer, Command, Led, MAX_LIST, Read, Request};
+use tiebeam_core::leadership::group::{Answer, Command, Led, Read, Request};
 use tiebeam_core::leadership::machine::{Expect, Kind, Stored};
 use tiebeam_wire::Term;
 
+use crate::cluster::kv::KvEntry;
 use crate::cluster::leadership::{LeadershipError, core_duration, granted, node_term};
 use crate::cluster::name::term_of;
 use crate::cluster::question::invalid;
@@ -13,14 +14,16 @@ use crate::cluster::replica::{Replica, holder};
 use crate::cluster::table::term_bytes;
 
 /// How long a request waits: less than `GenServer.call/2` does, so that the caller hears what became of it.
-const TIMEOUT: Duration = Duration::from_secs(4);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A request about leadership.
 pub(super) enum GroupQuestion {
     /// Who leads.
     Leader,
-    /// All that is held.
+    /// The locks that are held.
     Locks,
+    /// The keys that begin so.
+    List(Vec<u8>),
     /// A command for the core.
     Ask(Request),
 }
@@ -55,23 +58,11 @@ impl GroupQuestion {
                 key,
                 expect: Expect::Anything,
             }),
-            ("list", [prefix]) => bytes(prefix).map(|prefix| list(prefix, None)),
-            ("list", [prefix, after]) => {
-                bytes(prefix).and_then(|prefix| bytes(after).map(|after| list(prefix, Some(after))))
-            }
+            ("list", [prefix]) => return Some(bytes(prefix).map(Self::List)),
             _ => return None,
         };
         let timeout = core_duration(TIMEOUT);
         Some(command.map(|command| Self::Ask(Request { command, timeout })))
-    }
-}
-
-fn list(prefix: Vec<u8>, after: Option<Vec<u8>>) -> Command {
-    Command::List {
-        prefix,
-        after,
-        limit: MAX_LIST,
-        read: Read::Linear,
     }
 }
 
@@ -94,23 +85,31 @@ pub(super) fn leader(led: &Led) -> Term {
     }
 }
 
-/// `[{Kind, Name, Pid, Meta, Token}]`.
+/// `[{Name, Token, Pid, Meta}]`.
 pub(super) fn locks(replica: &Replica) -> Term {
-    let rows = replica
-        .claims()
-        .into_iter()
-        .filter_map(|((kind, name), claim)| {
-            let (pid, meta) = holder(&claim.value)?;
-            let (name, token) = (term_of(&name), Term::from(claim.token));
-            Some(Term::tuple([
-                kind_term(kind),
-                name,
-                Term::from(pid),
-                meta,
-                token,
-            ]))
-        });
+    let locks = replica.claims().into_iter();
+    let rows = locks.filter_map(|((kind, name), claim)| {
+        let (pid, meta) = holder(&claim.value)?;
+        let (name, token) = (term_of(&name), Term::from(claim.token));
+        let row = Term::tuple([name, token, Term::from(pid), meta]);
+        (kind == Kind::Lock).then_some(row)
+    });
     Term::list(rows.collect::<Vec<_>>())
+}
+
+/// `{ok, [{Key, Value, Revision}]}`.
+pub(super) fn keys(listed: Result<Vec<KvEntry>, LeadershipError>) -> Term {
+    match listed {
+        Ok(entries) => {
+            let row = |entry: &KvEntry| {
+                let value = entry.value_term().unwrap_or_else(|_| Term::atom("nil"));
+                Term::tuple([Term::binary(&entry.key), value, Term::from(entry.revision)])
+            };
+            let rows: Vec<Term> = entries.iter().map(row).collect();
+            Term::tuple([Term::atom("ok"), Term::list(rows)])
+        }
+        Err(refused) => error(&refused),
+    }
 }
 
 pub(super) fn kind_term(kind: Kind) -> Term {
@@ -130,17 +129,7 @@ pub(super) fn answer(answer: tiebeam_core::Answer) -> Term {
             let (value, revision) = value(&stored);
             Term::tuple([Term::atom("ok"), value, revision])
         }
-        Ok(Answer::Values { rows, more }) => {
-            let row = |(key, stored): &(Vec<u8>, Stored)| {
-                let (value, revision) = value(stored);
-                Term::tuple([Term::binary(key), value, revision])
-            };
-            let rows: Vec<Term> = rows.iter().map(row).collect();
-            let tag = if more { "more" } else { "ok" };
-            Term::tuple([Term::atom(tag), Term::list(rows)])
-        }
-        // Answers to what no process of another node can ask.
-        Ok(Answer::Holder(_) | Answer::Members(_)) => error(&LeadershipError::Unknown),
+        // Answers to what no process asks in this way.
         Ok(_) => error(&LeadershipError::Unknown),
         Err(refused) => error(&refused),
     }
@@ -170,22 +159,10 @@ mod tests {
             revision: 7,
             value: term_bytes(&Term::from("Alice")),
         };
-        let rows = vec![(b"k".to_vec(), stored.clone())];
         let cases = [
             (Answer::Done(7), "{ok,7}"),
             (Answer::Value(None), "not_found"),
             (Answer::Value(Some(stored)), "{ok,<<\"Alice\">>,7}"),
-            (
-                Answer::Values {
-                    rows: rows.clone(),
-                    more: false,
-                },
-                "{ok,[{<<\"k\">>,<<\"Alice\">>,7}]}",
-            ),
-            (
-                Answer::Values { rows, more: true },
-                "{more,[{<<\"k\">>,<<\"Alice\">>,7}]}",
-            ),
             (Answer::NoLeader, "{error,no_quorum}"),
             (Answer::Unknown, "{error,unknown}"),
             (Answer::Differs { revision: 3 }, "{error,{differs,3}}"),
@@ -213,13 +190,7 @@ mod tests {
         }
         assert!(matches!(parse("{kv, get, atom}"), Some(Err(_))));
         assert!(matches!(parse("leader"), Some(Ok(GroupQuestion::Leader))));
-        let list = parse("{kv, list, <<\"a\">>, <<\"ab\">>}");
-        let Some(Ok(GroupQuestion::Ask(request))) = list else {
-            panic!("a list");
-        };
-        assert_eq!(
-            request.command,
-            super::list(b"a".to_vec(), Some(b"ab".to_vec()))
-        );
+        let listed = parse("{kv, list, <<\"a\">>}");
+        assert!(matches!(listed, Some(Ok(GroupQuestion::List(prefix))) if prefix == b"a"));
     }
 }

@@ -316,9 +316,7 @@ impl Kv {
             None if self.shared.requests.is_closed() => Err(LeadershipError::Ended),
             None => Ok(()),
             Some(Stopped::Left) => Err(LeadershipError::Left),
-            Some(Stopped::Fault(_) | Stopped::Disk(_) | Stopped::Unreadable(_)) => {
-                Err(LeadershipError::Stopped)
-            }
+            Some(_) => Err(LeadershipError::Stopped),
         }
     }
 

@@ -42,6 +42,10 @@ fn known(event: &Term) -> Option<String> {
         "broadcast" => format!("broadcast {}: {}", name(0)?, bytes(1)?),
         "stalled" => format!("stalled {} ms", number(0)?),
         "health" => format!("health {}", number(0)?),
+        "leader" => match name(0)? {
+            "nil" => format!("leader none (term {})", number(1)?),
+            leader => format!("leader {leader} (term {})", number(1)?),
+        },
         "missed" => format!("missed {} events", number(0)?),
         _ => return None,
     })
@@ -58,6 +62,8 @@ mod tests {
         for (event, line) in [
             ("{member, up, M}", "up b@h (rust)"),
             ("{member, updated, M}", "updated b@h (rust): blue"),
+            ("{leader, b@h, 7}", "leader b@h (term 7)"),
+            ("{leader, nil, 7}", "leader none (term 7)"),
             ("{contested, M, heard}", "contested b@h: heard"),
             (
                 "{conflict, M, 9}",
@@ -71,7 +77,7 @@ mod tests {
             ("{stalled, 1200}", "stalled 1200 ms"),
             ("{health, 3}", "health 3"),
             ("{missed, 4}", "missed 4 events"),
-            ("{leader, b@h, 4}", "{leader,b@h,4}"),
+            ("{moon, b@h, 4}", "{moon,b@h,4}"),
             ("{member, up}", "{member,up}"),
         ] {
             let event = Term::parse(&event.replace('M', member)).unwrap();

@@ -45,6 +45,7 @@ pub(super) struct Metrics {
 pub(super) struct Page {
     node: String,
     members: Vec<Member>,
+    leader: Option<(String, u64)>,
     health: Option<Health>,
     /// With the time at which they were asked for.
     metrics: VecDeque<(Instant, Metrics)>,
@@ -57,6 +58,7 @@ impl Page {
         Self {
             node: node.to_owned(),
             members,
+            leader: None,
             health: None,
             metrics: VecDeque::new(),
             events: VecDeque::new(),
@@ -75,11 +77,13 @@ impl Page {
         &mut self,
         asked: Instant,
         members: Vec<Member>,
+        leader: Option<(String, u64)>,
         health: Health,
         metrics: Metrics,
     ) {
         self.late = false;
         self.members = members;
+        self.leader = leader;
         self.health = Some(health);
         if self.metrics.len() == MAX_SAMPLES {
             self.metrics.pop_front();
@@ -109,6 +113,9 @@ impl Page {
             elapsed.as_secs()
         );
         // Writing to a string cannot fail.
+        if let Some((leader, term)) = &self.leader {
+            let _ = writeln!(text, "{leader} leads, in term {term}");
+        }
         if self.late {
             let _ = writeln!(text, "It does not answer; this is what it said last.");
         } else if let Some(health) = &self.health {
@@ -216,13 +223,15 @@ mod tests {
         let mut page = Page::new("a@h", vec![member("a@h", "alive")]);
         let begin = Instant::now();
         let members = vec![member("a@h", "alive"), member("b@h", "dead")];
-        page.answers(begin, members.clone(), health(), metrics(10));
+        page.answers(begin, members.clone(), None, health(), metrics(10));
         let later = begin + Duration::from_secs(2);
-        page.answers(later, members, health(), metrics(30));
+        let leader = Some(("a@h".to_owned(), 7));
+        page.answers(later, members, leader, health(), metrics(30));
         page.event(Duration::from_millis(1500), "down b@h (rust)".to_owned());
         assert_eq!(
             page.text(Duration::from_secs(2)),
             "a@h: 1 of 2 members alive; watched for 2 s\n\
+             a@h leads, in term 7\n\
              health 2, stood still 1 times, in the minority\n\
              out 10.0/s 500 B/s, in 10.0/s 500 B/s, probes 5.0/s\n\
              probes failed 1, suspicions 2, deaths 3, evictions 4, contested 5\n\
