@@ -44,7 +44,7 @@ impl Replica {
             early: false,
             own: None,
         });
-        self.postpone_election();
+        self.ask_again_soon();
         self.send_polls(true, self.hard.term.saturating_add(1), Cause::Silence);
         self.tally();
     }
@@ -209,6 +209,10 @@ impl Replica {
         match &self.part {
             Part::PreCandidate(_) if won => self.campaign(cause),
             Part::Candidate(_) if won => self.take_office(early),
+            Part::PreCandidate(_) if lost => {
+                self.follow(self.hard.term, None);
+                self.ask_again_soon();
+            }
             _ if lost => self.follow(self.hard.term, None),
             _ => {}
         }

@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::configuration::Configuration;
-use super::entry::{Entry, Index, Payload, PersistToken, Term};
+use super::entry::{Entry, Index, MemberId, Payload, PersistToken, Term};
 use super::snapshot::Snapshot;
 
 /// The most entries that one message or one write carries.
@@ -126,6 +126,14 @@ impl Log {
             .rev()
             .find(|(at, _)| *at <= index);
         &before.unwrap_or(&self.settled).1
+    }
+
+    /// `member` votes in the configuration in force, or in one that may still be: of those behind `commit` any may be undone, or be
+    /// needed to commit the next.
+    pub(super) fn may_vote(&self, member: MemberId, commit: Index) -> bool {
+        let open = self.configurations.iter().filter(|(at, _)| *at > commit);
+        self.configuration_at(commit).votes(member)
+            || open.into_iter().any(|(_, made)| made.votes(member))
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
@@ -265,7 +273,6 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leadership::entry::MemberId;
     use alloc::sync::Arc;
     use alloc::vec;
 

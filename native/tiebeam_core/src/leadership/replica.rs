@@ -289,6 +289,13 @@ impl Replica {
         self.election_at = self.now + crate::time::Duration::from_micros(spread);
     }
 
+    /// A question that bound nobody is asked again before long (9.6): whoever refused it may have heard the leader a moment later.
+    pub(super) fn ask_again_soon(&mut self) {
+        let quarter = self.settings.election.as_micros() / 4;
+        let spread = quarter + self.random.below(quarter);
+        self.election_at = self.now + crate::time::Duration::from_micros(spread);
+    }
+
     pub(super) fn set_hard(&mut self, hard: HardState) {
         if self.hard != hard {
             self.hard = hard;
@@ -498,7 +505,9 @@ impl Consensus for Replica {
             Part::Stopped => {}
             Part::Leader(_) => self.beat(),
             _ if self.election_at > self.now => {}
-            _ if self.log.configuration().votes(self.me()) => self.ask(),
+            // Also one that its own log removes, while that is not committed: nobody else may have that entry, and then nobody else is
+            // elected (4.2.2).
+            _ if self.log.may_vote(self.me(), self.commit) => self.ask(),
             _ => self.postpone_election(),
         }
     }

@@ -1,5 +1,6 @@
 //! Rules of the dissertation, a few members at a time, on a clock of the test's own.
 
+mod chance;
 mod elections;
 mod group;
 mod leases;

@@ -293,6 +293,25 @@ pub(super) fn a_leader_that_is_removed_hands_over_and_goes() {
     assert_eq!(group.term(leader[0]), term, "1 disturbs nobody");
 }
 
+/// 4.2.2: nobody else has the entry that removes it, so nobody else is elected.
+#[test]
+fn who_is_removed_by_its_own_log_stands_until_that_is_committed() {
+    let mut group = Group::led(2);
+    group.isolate(1);
+    group.change(1, &[2], &[]).unwrap();
+    group.pass(1000);
+    assert_eq!(leaders(&group), []);
+    group.cut.clear();
+    group.pass(3000);
+    assert_eq!(leaders(&group), [2]);
+    assert_eq!(
+        (group.members_of(1).0, group.members_of(2).0),
+        (vec![2], vec![2])
+    );
+    group.pass(10_000);
+    assert_eq!((leaders(&group), group.role(1)), (vec![2], Role::Follower));
+}
+
 /// The commit of its removal needs a majority without it.
 #[test]
 fn a_leader_that_is_removed_does_not_count_itself() {
