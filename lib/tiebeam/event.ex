@@ -78,8 +78,9 @@ defmodule Tiebeam.Event do
   @type contest :: :off | :minority | :heard | :unhealthy | :unreachable | :alone
 
   @doc false
-  # What of the core's notices concerns subscribers.
-  @spec from_notice(Tiebeam.Native.notice()) :: t | nil
+  # What of the core's notices concerns subscribers; that of the leader has subscribers of its own.
+  @spec from_notice(Tiebeam.Native.notice() | Tiebeam.Leadership.Driver.notice()) ::
+          t | {:leader, node | nil, term :: non_neg_integer} | nil
   def from_notice({change, %Member{} = member})
       when change in [:up, :suspect, :recovered, :updated, :down, :left],
       do: {:member, change, member}

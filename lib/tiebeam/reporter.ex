@@ -36,7 +36,7 @@ defmodule Tiebeam.Reporter do
   def start_link(reporter), do: GenServer.start_link(__MODULE__, reporter, name: reporter.process)
 
   @doc "Hands on a notice, without waiting."
-  @spec publish(t, Tiebeam.Native.notice()) :: :ok
+  @spec publish(t, Tiebeam.Native.notice() | Tiebeam.Leadership.Driver.notice()) :: :ok
   def publish(%__MODULE__{waiting: waiting} = reporter, notice) do
     pid = Process.whereis(reporter.process)
 

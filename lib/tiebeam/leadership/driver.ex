@@ -23,6 +23,12 @@ defmodule Tiebeam.Leadership.Driver do
               [:life, origin: 0, takes_part?: false, stopped?: false, subscribers: %{}, guards: %{}] ++
               [watches: %{}, ids: %{}, next_watch: 0, monitors: %{}]
 
+  @typedoc "What the log and telemetry are told."
+  @type notice ::
+          {:leader, node | nil, term :: non_neg_integer}
+          | {:foreign_group, node}
+          | {:group_stopped, String.t()}
+
   @spec new(Options.t(), struct) :: struct
   def new(options, reporter) do
     members = Table.members_of(options.name)

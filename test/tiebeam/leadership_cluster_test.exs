@@ -1,0 +1,283 @@
+# Leadership of three real nodes, BEAM and Rust in every mix.
+defmodule Tiebeam.LeadershipClusterTest do
+  use ExUnit.Case
+
+  import Support.Eventually
+
+  alias Support.{Beam, BeamMember, Beater, Holder, Net, OsProcess, RustMember, Target}
+  alias Tiebeam.{KV, Leader, Lock, Registry, Singleton}
+
+  @cluster BeamMember.cluster()
+  @moduletag timeout: 180_000
+
+  # Generous: what is usual is printed.
+  @deadline 30_000
+
+  # Short, so that a node that is cut off is given up soon.
+  @session_ttl 1_000
+
+  @mixes [[:beam, :beam, :beam]] ++
+           if(:rust in Target.kinds(), do: [[:beam, :beam, :rust], [:beam, :rust, :rust]], else: [])
+
+  setup context do
+    Support.FailureLog.enter(context.module, context.test)
+    :ok
+  end
+
+  # Three voters that see each other and agree on a leader. Options: `:more` of BEAM nodes.
+  defp start(kinds, more \\ []) do
+    names = for kind <- kinds, do: Net.name(if kind == :rust, do: "r", else: "b")
+    nodes = for {kind, name} <- Enum.zip(kinds, names), do: start_node(kind, name, names, more)
+    agreed(nodes)
+    nodes
+  end
+
+  defp start_node(:beam, name, voters, more) do
+    options = [join: voters, voters: voters, profile: :fast, session_ttl: @session_ttl] ++ more
+    peer = BeamMember.start(name, options)
+    Map.merge(peer, %{kind: :beam, os_pid: Beam.os_pid(peer)})
+  end
+
+  defp start_node(:rust, name, voters, _more) do
+    join = voters -- [name]
+
+    member =
+      RustMember.start(name, join: join, args: ["--profile", "fast", "--voters", Enum.join(voters, ",")])
+
+    Map.put(member, :os_pid, "#{OsProcess.os_pid(member.process)}")
+  end
+
+  defp on(node, module, function, arguments, timeout \\ 60_000),
+    do: Beam.on(node, module, function, [@cluster | arguments], timeout)
+
+  defp leader(%{kind: :beam} = node), do: on(node, Leader, :leader, [])
+  defp leader(%{kind: :rust} = node), do: RustMember.ask(node, :leader)
+
+  # All name the same one of them.
+  defp agreed(nodes) do
+    names = for node <- nodes, do: node.node
+
+    {:ok, leader, _term} =
+      eventually(
+        fn ->
+          with [{:ok, leader, _term} = answer] <- nodes |> Enum.map(&leader/1) |> Enum.uniq(),
+               true <- leader in names,
+               do: answer,
+               else: (_ -> nil)
+        end,
+        60_000
+      )
+
+    Enum.find(nodes, &(&1.node == leader))
+  end
+
+  defp put(node, key, value, timeout \\ 5_000)
+
+  defp put(%{kind: :beam} = node, key, value, timeout),
+    do: on(node, KV, :put, [key, value, [timeout: timeout]])
+
+  defp put(%{kind: :rust} = node, key, value, _timeout), do: RustMember.ask(node, {:kv, :put, key, value})
+
+  defp get(%{kind: :beam} = node, key), do: on(node, KV, :get, [key])
+  defp get(%{kind: :rust} = node, key), do: RustMember.ask(node, {:kv, :get, key})
+
+  # How many milliseconds after `disturb` a write is acknowledged, through another node.
+  defp failover(what, mix, nodes, victim, disturb) do
+    [through | _] = Enum.sort_by(List.delete(nodes, victim), & &1.kind)
+    since = System.monotonic_time(:microsecond)
+    disturb.()
+    {:ok, _} = written(through, since + 1000 * @deadline)
+    took = div(System.monotonic_time(:microsecond) - since, 1000)
+
+    IO.puts(
+      "\n#{what} of the leader (#{victim.kind} of #{inspect(mix)}): next acknowledged write after #{took} ms"
+    )
+
+    assert took < @deadline
+  end
+
+  defp written(node, deadline) do
+    case put(node, "failover", deadline, 1_000) do
+      {:ok, revision} ->
+        {:ok, revision}
+
+      {:error, reason} when reason in [:no_quorum, :unknown] ->
+        assert System.monotonic_time(:microsecond) < deadline
+        written(node, deadline)
+    end
+  end
+
+  for mix <- @mixes do
+    @mix mix
+    test "three nodes agree, hand over, and go on without the leader: #{inspect(mix)}" do
+      nodes = start(@mix)
+      beams = Enum.filter(nodes, &(&1.kind == :beam))
+      first = agreed(nodes)
+      {:ok, _, term} = leader(first)
+
+      # One is exact about itself, all others are not the leader.
+      holding = for node <- beams, {:ok, token} <- [on(node, Leader, :leader?, [])], do: {node.node, token}
+      assert holding in [[], [{first.node, term}]]
+
+      # What is written through any node is read through any other.
+      for node <- nodes, do: {:ok, _} = put(node, "by:#{node.node}", {node.node, 1})
+      for node <- nodes, other <- nodes, do: assert({:ok, {_, 1}, _} = get(node, "by:#{other.node}"))
+      {:ok, revision} = put(first, "last", "text")
+
+      for node <- beams do
+        assert on(node, KV, :get, ["last", [min_revision: revision]]) == {:ok, "text", revision}
+        assert {:ok, [_, _, _]} = on(node, KV, :list, ["by:", [consistency: :local]])
+      end
+
+      # A lock is one process's in the whole cluster; so is a strong name.
+      [one, other] = [hd(beams), List.last(beams)]
+      {holder, {:ok, token}} = Beam.on(one, Holder, :start, [Lock, :acquire, [@cluster, {:lock, 1}]])
+      if one != other, do: assert(on(other, Lock, :try_acquire, [{:lock, 1}]) == {:error, :held})
+      init = Beam.on(one, :erlang, :whereis, [:init])
+      assert on(one, Registry, :register, ["strong", init, nil, [scope: :strong]]) == :ok
+
+      for node <- beams,
+          do: eventually(fn -> on(node, Registry, :whereis, ["strong", [scope: :strong]]) == init end)
+
+      for node <- nodes, do: eventually(fn -> match?([{{:lock, 1}, ^token, ^holder, nil}], locks(node)) end)
+      Beam.on(one, :erlang, :exit, [holder, :kill])
+      for node <- nodes, do: eventually(fn -> locks(node) == [] end)
+
+      # A node that is none of them follows the leader.
+      for node <- nodes, do: :ok = RustMember.ask(node, {:subscribe_leader, self()})
+
+      for _ <- nodes,
+          do: assert_receive({:tiebeam, "default", {:leader, node, ^term}} when node == first.node, @deadline)
+
+      # In good order.
+      since = System.monotonic_time(:microsecond)
+      assert {:ok, next} = on(hd(beams), Leader, :step_down, [])
+      assert next > term
+      {:ok, _} = put(hd(beams), "handed", "over")
+      took = System.monotonic_time(:microsecond) - since
+      IO.puts("\nstep-down in #{inspect(@mix)}: next acknowledged write after #{div(took, 1000)} ms")
+      second = agreed(nodes)
+      assert second.node != first.node
+
+      for _ <- nodes,
+          do:
+            assert_receive({:tiebeam, "default", {:leader, node, ^next}} when node == second.node, @deadline)
+
+      # Silent, then back.
+      failover("SIGSTOP", @mix, nodes, second, fn -> start_supervised!({Support.Frozen, second.os_pid}) end)
+      stop_supervised!({Support.Frozen, second.os_pid})
+      third = agreed(nodes)
+
+      # Gone for good.
+      failover("kill -9", @mix, nodes, third, fn -> OsProcess.send_signal(third.os_pid, :KILL) end)
+      rest = List.delete(nodes, third)
+      agreed(rest)
+      for node <- rest, other <- nodes, do: assert({:ok, {_, 1}, _} = get(node, "by:#{other.node}"))
+    end
+  end
+
+  defp locks(%{kind: :rust} = node), do: RustMember.ask(node, :locks)
+  defp locks(%{kind: :beam} = node), do: Beam.on(node, GenServer, :call, [:tiebeam, :locks])
+
+  # Known at once, unlike a cable that is pulled: neither side takes the other's connections, for each has a cookie of its own.
+  defp cut(one, others) do
+    for {from, to} <- both_ways(one, others), do: Beam.on(from, :erlang, :set_cookie, [to.node, from.node])
+    for {from, to} <- both_ways(one, others), do: Beam.on(from, :erlang, :disconnect_node, [to.node])
+  end
+
+  defp heal(one, others) do
+    for {from, to} <- both_ways(one, others),
+        do: Beam.on(from, :erlang, :set_cookie, [to.node, Beam.on(from, :erlang, :get_cookie, [])])
+  end
+
+  defp both_ways(one, others), do: for(other <- others, pair <- [{one, other}, {other, one}], do: pair)
+
+  test "a node that is cut off knows that what it held is lost before another one has it" do
+    nodes = start([:beam, :beam, :beam])
+    [one | others] = nodes
+    {holder, {:ok, token}} = Beam.on(one, Holder, :start, [Lock, :acquire, [@cluster, "l"]])
+
+    waiting =
+      Beam.on(hd(others), Holder, :start_waiting, [Lock, :acquire, [@cluster, "l", [timeout: 60_000]]])
+
+    cut(one, others)
+    {granted_at, {:ok, next}} = Beam.on(hd(others), Holder, :answered, [waiting], 60_000)
+    assert next > token
+
+    [{lost_at, {:lost, :lock, "l", ^token}}] =
+      eventually(fn -> with [] <- Beam.on(one, Holder, :told_at, [holder]), do: nil end)
+
+    IO.puts(
+      "\nlock of a node that was cut off: known there #{div(granted_at - lost_at, 1000)} ms before it was granted anew"
+    )
+
+    assert lost_at < granted_at
+
+    # It cannot do anything, and says so; what it has it shows.
+    assert on(one, KV, :put, ["a", 1, [timeout: 500]]) == {:error, :no_quorum}
+    assert on(one, KV, :get, ["a", [timeout: 500]]) == {:error, :no_quorum}
+    assert on(one, KV, :get, ["a", [consistency: :local]]) == :not_found
+    assert on(one, Leader, :leader?, []) == false
+
+    heal(one, others)
+    agreed(nodes)
+    eventually(fn -> match?({:ok, _}, on(one, KV, :put, ["a", 1])) end)
+  end
+
+  test "a singleton is never active twice" do
+    nodes = start([:beam, :beam, :beam])
+    file = Path.join(System.tmp_dir!(), "tiebeam_beats_#{System.pid()}_#{System.unique_integer([:positive])}")
+    File.write!(file, "")
+    on_exit(fn -> File.rm(file) end)
+    for node <- nodes, do: :ok = Beam.on(node, Beater, :start_singleton, [@cluster, "s", file])
+
+    # The node that is active under another token than those before.
+    active = fn nodes, before ->
+      {_time, token, name} =
+        eventually(fn -> Enum.find(Beater.beats(file), fn {_, token, _} -> token > before end) end, 60_000)
+
+      {Enum.find(nodes, &("#{&1.node}" == name)), token}
+    end
+
+    {one, token} = active.(nodes, 0)
+    for node <- nodes, do: eventually(fn -> on(node, Singleton, :whereis, ["s"]) == {one.node, token} end)
+
+    # In good order.
+    assert on(one, Singleton, :step_down, ["s"]) == :ok
+    {two, token} = active.(nodes, token)
+    assert two != one
+
+    # Cut off: it stops by itself.
+    others = List.delete(nodes, two)
+    cut(two, others)
+    {three, token} = active.(others, token)
+    heal(two, others)
+    agreed(nodes)
+
+    # The cluster on its node stops.
+    BeamMember.stop_cluster(three)
+    {four, token} = active.(List.delete(nodes, three), token)
+
+    {:ok, _} =
+      BeamMember.start_tiebeam(three,
+        voters: Enum.map(nodes, & &1.node),
+        profile: :fast,
+        session_ttl: @session_ttl
+      )
+
+    agreed(nodes)
+
+    # The node is killed.
+    OsProcess.send_signal(four.os_pid, :KILL)
+    {_five, _token} = active.(List.delete(nodes, four), token)
+
+    # Everything that ran under a token ran before anything under a later one.
+    runs = file |> Beater.beats() |> Enum.group_by(fn {_, token, _} -> token end, fn {time, _, _} -> time end)
+    runs = for {_token, times} <- Enum.sort(runs), do: {Enum.min(times), Enum.max(times)}
+    assert length(runs) >= 5
+
+    for {{_, stopped}, {started, _}} <- Enum.zip(runs, tl(runs)) do
+      assert stopped < started, "active twice for #{stopped - started} µs"
+    end
+  end
+end
