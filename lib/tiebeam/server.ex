@@ -116,7 +116,9 @@ defmodule Tiebeam.Server do
   def handle_call(:health, _from, state), do: {:reply, Native.health(state.core), state}
   def handle_call(:metrics, _from, state), do: {:reply, Native.metrics(state.core), state}
 
-  def handle_call(:leave, from, state), do: ask(state, from, :leave)
+  def handle_call(:leave, from, state) do
+    ask(%{state | group: Leadership.Driver.give_up(state.group)}, from, :leave)
+  end
 
   def handle_call({command, bytes} = asked, from, state)
       when command in [:set_metadata, :broadcast] and is_binary(bytes),
@@ -264,12 +266,13 @@ defmodule Tiebeam.Server do
   def terminate(reason, state) do
     # After a crash there is no farewell: a new core is about to take over.
     state = if orderly?(reason), do: leave(state), else: state
-    Leadership.Driver.stop(state.group)
+    Leadership.Driver.give_up(state.group)
     :ok
   end
 
   # Until the group has handed over what this node led and held.
   defp leave(state) do
+    state = %{state | group: Leadership.Driver.give_up(state.group)}
     state |> step([{:asked, state.next_call, :leave}]) |> hand_over(monotonic() + @farewell)
   end
 

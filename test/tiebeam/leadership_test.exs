@@ -59,6 +59,7 @@ defmodule Tiebeam.LeadershipTest do
       assert Leader.with_leadership(@cluster, fn _ -> flunk() end) == {:error, {:not_leader, nil}}
       assert GenServer.call(:tiebeam, {:kv, :get, "a"}) == {:error, :no_group}
       assert GenServer.call(:tiebeam, :leader) == :none
+      assert GenServer.call(:tiebeam, {:subscribe_leader, self()}) == {:error, :no_group}
     end
 
     @tag group: false
@@ -258,6 +259,40 @@ defmodule Tiebeam.LeadershipTest do
       assert {:error, _} = Leader.step_down(@cluster, nil, timeout: 2_000)
       assert {:error, _} = Leader.remove_voter(@cluster, node(), timeout: 2_000)
       leads()
+    end
+  end
+
+  describe "what any node may ask" do
+    test "is answered, with reasons that are atoms or words" do
+      ask = &GenServer.call(:tiebeam, &1)
+      {:ok, term} = Leader.leader?(@cluster)
+      assert ask.(:leader) == {:ok, node(), term}
+      assert {:ok, revision} = ask.({:kv, :put, "a", {1, "two"}})
+      assert ask.({:kv, :get, "a"}) == {:ok, {1, "two"}, revision}
+      assert ask.({:kv, :list, "a"}) == {:ok, [{"a", {1, "two"}, revision}]}
+      assert {:ok, later} = ask.({:kv, :delete, "a"})
+      assert later > revision
+      assert ask.({:kv, :get, "a"}) == :not_found
+      assert ask.({:kv, :get, :a}) == {:error, {:invalid, "a key is a binary"}}
+      assert {:error, {:invalid, text}} = ask.({:kv, :put, String.duplicate("k", 2_000), 1})
+      assert text =~ "the limit is 1024"
+      assert ask.({:kv, :increment, "a"}) == {:error, :unknown_request}
+      {:ok, token} = Lock.acquire(@cluster, "l", metadata: 1)
+      assert ask.(:locks) == [{"l", token, self(), 1}]
+      assert ask.({:leadership, :members, 0}) == {:error, :unknown_request}
+    end
+  end
+
+  describe "leaving" do
+    test "ends what was held, and is told" do
+      {holder, {:ok, token}} = Holder.start(Lock, :acquire, [@cluster, "l"])
+      :ok = Leader.subscribe(@cluster)
+      :ok = Tiebeam.leave(@cluster)
+      assert Holder.told(holder) == [{:lost, :lock, "l", token}]
+      assert_receive {:tiebeam, @cluster, {:stopped, :left}}, 30_000
+      assert Leader.leader?(@cluster) == false
+      assert KV.put(@cluster, "a", 1) == {:error, :left}
+      crash(holder)
     end
   end
 

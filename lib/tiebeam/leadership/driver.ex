@@ -17,10 +17,19 @@ defmodule Tiebeam.Leadership.Driver do
 
   # `store` is the process that has the disk, `life` what it calls the present core. `subscribers` are told who leads; the value
   # is whether a retry is under way. `guards` stop what runs under a lease. `watches` are pids and prefixes by the core's number,
-  # `ids` the reverse. `monitors` say what a process that ended was, `waiting` counts what others ask.
+  # `ids` the reverse. `monitors` say what a process that ended was, `waiting` counts what others ask. `given_up` are tokens of
+  # claims whose holders know already.
   @enforce_keys [:cluster, :identity, :agreed, :members, :reporter, :store, :waiting]
   defstruct @enforce_keys ++
-              [:life, origin: 0, takes_part?: false, stopped?: false, subscribers: %{}, guards: %{}] ++
+              [
+                :life,
+                origin: 0,
+                takes_part?: false,
+                stopped?: false,
+                given_up: MapSet.new(),
+                subscribers: %{},
+                guards: %{}
+              ] ++
               [watches: %{}, ids: %{}, next_watch: 0, monitors: %{}]
 
   @typedoc "What the log and telemetry are told."
@@ -57,8 +66,8 @@ defmodule Tiebeam.Leadership.Driver do
   Raises `Tiebeam.Error` if there is a disk that cannot be read.
   """
   def restart(state, settings, origin) do
-    state = %{state | origin: origin, life: nil, stopped?: false} |> end_lease() |> end_watches()
-    for {{kind, name}, token, pid, _meta} <- claims_here(state), do: lost(state, pid, kind, name, token)
+    state = %{give_up(state) | origin: origin, life: nil, stopped?: false, given_up: MapSet.new()}
+    state = end_watches(state)
     :ets.delete_all_objects(state.agreed)
     state = led(state, nil, 0)
     if state.takes_part? and state.store != nil, do: load(state, settings), else: {settings, state}
@@ -74,11 +83,20 @@ defmodule Tiebeam.Leadership.Driver do
   @doc "Whether the core's part in the group is over."
   def stopped?(state), do: not state.takes_part? or state.stopped?
 
-  @doc "The server ends: nobody holds anything of this node any more, as far as its processes are concerned."
-  def stop(state) do
-    for {{kind, name}, token, pid, _meta} <- claims_here(state), do: lost(state, pid, kind, name, token)
-    :ets.delete_all_objects(state.agreed)
-    end_lease(state)
+  @doc """
+  The server ends, or this node is about to leave: its processes hold nothing any more. They are told before the group is, which
+  may grant it to others at once.
+  """
+  def give_up(state) do
+    claims = claims_here(state)
+
+    for {{kind, name} = key, token, pid, _meta} <- claims do
+      :ets.delete(state.agreed, key)
+      lost(state, pid, kind, name, token)
+    end
+
+    tokens = for {_key, token, _pid, _meta} <- claims, into: state.given_up, do: token
+    end_lease(%{state | given_up: tokens})
   end
 
   defp claims_here(state) do
@@ -202,7 +220,7 @@ defmodule Tiebeam.Leadership.Driver do
   def act(state, {:lost, pid, kind, name, token}) do
     with {:ok, pid} <- Name.decode(pid), {:ok, name} <- Name.decode(name) do
       :ets.match_delete(state.agreed, {{kind, name}, token, :_, :_})
-      lost(state, pid, kind, name, token)
+      unless token in state.given_up, do: lost(state, pid, kind, name, token)
     end
 
     state
