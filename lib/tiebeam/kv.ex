@@ -6,21 +6,23 @@ defmodule Tiebeam.KV do
       iex> Tiebeam.KV.get(MyApp.Cluster, "user:1") == {:ok, "Alice", revision}
       true
 
-  It is for settings and coordination: all of it is in the memory of every node that takes part, at most 64 MiB. A key is a binary of at most 1,024 bytes, a
-  value any term of at most 120 KiB in the external term format. Every change has a revision, which is greater than those of all changes
-  before, of any key.
+  It is for settings and coordination: all of it is in the memory of every node that takes part, at most 64 MiB. A key is a
+  binary of at most 1,024 bytes, a value any term of at most 120 KiB in the external term format. Every change has a revision,
+  which is greater than those of all changes before, of any key.
 
   ## Consistency
 
-  Changes, and reads unless they say otherwise, are linearizable: each takes effect at one instant between the call and its answer, on a majority of
-  the voters. They go to the leader, and need a majority. A change is done once, however often it is repeated on the way.
+  Changes, and reads unless they say otherwise, are linearizable: each takes effect at one instant between the call and its
+  answer, on a majority of the voters. They go to the leader, and need a majority. A change is done once, however often it is
+  repeated on the way.
 
-  - `consistency: :local` reads what this node has: never waits, works without a majority, and may be old (nothing at all, for a moment after
-    the cluster's server restarted on this node).
-  - `min_revision: revision` reads what this node has as soon as that is as new: with the revision of an own change, at least that change. It asks nobody
-    else.
+  - `consistency: :local` reads what this node has: never waits, works without a majority, and may be old (nothing at all, for
+    a moment after the cluster's server restarted on this node).
+  - `min_revision: revision` reads what this node has as soon as that is as new: with the revision of an own change, at least
+    that change. It asks nobody else.
 
-  The errors are those of `t:Tiebeam.Leader.error/0`. The option `:timeout` of all functions is in milliseconds, by default 5,000.
+  The errors are those of `t:Tiebeam.Leader.error/0`. The option `:timeout` of all functions is in milliseconds, by default
+  5,000.
   """
 
   alias Tiebeam.{Leader, Leadership, Table}
@@ -51,8 +53,9 @@ defmodule Tiebeam.KV do
   end
 
   @doc """
-  Gives a key a value if it is as expected: it has that revision, it is not there (`:absent`), or it has a value (`{:value, term}`).
-  Otherwise `{:error, {:differs, revision}}` says which revision it has, 0 for none: read it and decide anew. Linearizable.
+  Gives a key a value if it is as expected: it has that revision, it is not there (`:absent`), or it has a value (`{:value,
+  term}`). Otherwise `{:error, {:differs, revision}}` says which revision it has, 0 for none: read it and decide anew.
+  Linearizable.
 
       iex> {:ok, revision} = Tiebeam.KV.cas(MyApp.Cluster, "counter", :absent, 1)
       iex> {:ok, second} = Tiebeam.KV.cas(MyApp.Cluster, "counter", revision, 2)
@@ -106,7 +109,8 @@ defmodule Tiebeam.KV do
   end
 
   @doc """
-  The value of a key, and its revision. Linearizable; the options `:consistency` and `:min_revision` are [above](#module-consistency).
+  The value of a key, and its revision. Linearizable; the options `:consistency` and `:min_revision` are
+  [above](#module-consistency).
 
   Raises `ArgumentError` for a value that is no term, or has atoms for which this node has no room.
 
@@ -203,17 +207,18 @@ defmodule Tiebeam.KV do
   end
 
   @doc """
-  Tells the calling process of each change of a key that begins with `prefix`, as far as this node learns of it, until it ends:
+  Tells the calling process of each change of a key that begins with `prefix`, as far as this node learns of it, until it
+  ends:
 
       {:tiebeam, cluster, {:kv, :put, key, value, revision}}
       {:tiebeam, cluster, {:kv, :delete, key, revision}}
 
-  The answer is the revision after which changes are told. To miss nothing: watch, then `list(cluster, prefix, min_revision: revision)`, then take
-  only messages of greater revisions. Asks nobody else. Changes come in the order of their revisions; a node that was away for long may
-  see only the latest of several changes of one key.
+  The answer is the revision after which changes are told. To miss nothing: watch, then `list(cluster, prefix, min_revision:
+  revision)`, then take only messages of greater revisions. Asks nobody else. Changes come in the order of their revisions; a
+  node that was away for long may see only the latest of several changes of one key.
 
-  A watch ends when the cluster's server crashes: the process is told `{:tiebeam, cluster, {:kv, :unwatched, prefix}}` and may watch again. At most 4,096 of a
-  node: then `{:error, {:busy, limit}}`.
+  A watch ends when the cluster's server crashes: the process is told `{:tiebeam, cluster, {:kv, :unwatched, prefix}}` and may
+  watch again. At most 4,096 of a node: then `{:error, {:busy, limit}}`.
 
       iex> {:ok, _revision} = Tiebeam.KV.watch(MyApp.Cluster, "watched:")
       iex> {:ok, revision} = Tiebeam.KV.put(MyApp.Cluster, "watched:1", :new)

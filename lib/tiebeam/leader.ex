@@ -6,8 +6,8 @@ defmodule Tiebeam.Leader do
 
       {Tiebeam, name: MyApp.Cluster, voters: [:"a@h1", :"b@h2", :"rust@h3"]}
 
-  or counted (`expect: 3`). All other nodes that name them follow. They agree by Raft: with more than half of the voters there is a leader, and
-  with fewer there is none. Who votes is never guessed from who seems to be alive.
+  or counted (`expect: 3`). All other nodes that name them follow. They agree by Raft: with more than half of the voters there
+  is a leader, and with fewer there is none. Who votes is never guessed from who seems to be alive.
 
       iex> {:ok, node, term} = Tiebeam.Leader.await(MyApp.Cluster)
       iex> node == node() and term > 0
@@ -15,17 +15,19 @@ defmodule Tiebeam.Leader do
 
   ## Who may act
 
-  `leader/1` says who leads as far as this node knows, which may be a little old. `leader?/1` is exact: `{:ok, token}` on at most one node at any
-  instant, if the clocks of the nodes run alike. The node was confirmed by more than half of the voters, and nobody else can be before what it
-  was granted is over. A process may still be held up between asking and acting; so what it acts upon should refuse tokens
-  that are less than the greatest it has seen. The token is the term: each leader has a greater one than all before.
+  `leader/1` says who leads as far as this node knows, which may be a little old. `leader?/1` is exact: `{:ok, token}` on at
+  most one node at any instant, if the clocks of the nodes run alike. The node was confirmed by more than half of the voters,
+  and nobody else can be before what it was granted is over. A process may still be held up between asking and acting; so what
+  it acts upon should refuse tokens that are less than the greatest it has seen. The token is the term: each leader has a
+  greater one than all before.
 
   `with_leadership/2` runs a function for as long as this holds.
 
   ## Outcomes
 
-  All functions of this module, `Tiebeam.KV` and `Tiebeam.Lock` that ask the group answer in the time of their option `:timeout` (milliseconds,
-  default 5,000). Any node may ask: the question goes to the leader and is repeated when leaders change, and is done once.
+  All functions of this module, `Tiebeam.KV` and `Tiebeam.Lock` that ask the group answer in the time of their option
+  `:timeout` (milliseconds, default 5,000). Any node may ask: the question goes to the leader and is repeated when leaders
+  change, and is done once.
 
   | `{:error, reason}` | what is true | what to do |
   |---|---|---|
@@ -39,9 +41,10 @@ defmodule Tiebeam.Leader do
 
   ## Without a disk
 
-  With `data_dir: :memory`, the default, a node keeps nothing when its VM ends, or when the cluster's server crashes: it returns as a new member, gets
-  everything from the others, and takes the place of its old self. While more than half of the voters go on nothing is lost; when
-  more than half end at once all is lost, and the group begins anew, with tokens from 1. With a path it survives that.
+  With `data_dir: :memory`, the default, a node keeps nothing when its VM ends, or when the cluster's server crashes: it
+  returns as a new member, gets everything from the others, and takes the place of its old self. While more than half of the
+  voters go on nothing is lost; when more than half end at once all is lost, and the group begins anew, with tokens from 1.
+  With a path it survives that.
 
   ## From other nodes
 
@@ -76,8 +79,9 @@ defmodule Tiebeam.Leader do
           | :left
 
   @typedoc """
-  A node's part in the group. `:heard` says whether the leader heard of it within an election timeout, `:matched` up to which entry it has the
-  log; both are `nil` unless the answer is the leader's own. `:member` is its identity: a node that lost its disk has another one.
+  A node's part in the group. `:heard` says whether the leader heard of it within an election timeout, `:matched` up to which
+  entry it has the log; both are `nil` unless the answer is the leader's own. `:member` is its identity: a node that lost its
+  disk has another one.
   """
   @type member :: %{
           node: node,
@@ -164,8 +168,8 @@ defmodule Tiebeam.Leader do
   end
 
   @doc """
-  Sends the calling process `{:tiebeam, cluster, {:leader, node, term}}` now and whenever it changes, until it ends. `node` is `nil` while no
-  leader is known.
+  Sends the calling process `{:tiebeam, cluster, {:leader, node, term}}` now and whenever it changes, until it ends. `node` is
+  `nil` while no leader is known.
 
   Terms never go back while the cluster's server runs. If this node stops to take part, because its disk fails or it left,
   `{:tiebeam, cluster, {:stopped, reason}}` comes as well.
@@ -188,9 +192,10 @@ defmodule Tiebeam.Leader do
   @doc """
   Runs a function with the token while this node leads.
 
-  It runs in a process of its own, which is killed when this node may no longer say that it leads; then the answer is `{:error, :lost}`. If
-  the node does not lead nothing is run: `{:error, {:not_leader, node}}`, where `node` is who leads as far as this node knows, or
-  `nil`. If the function fails the caller exits with its reason; if the caller ends the function is killed.
+  It runs in a process of its own, which is killed when this node may no longer say that it leads; then the answer is
+  `{:error, :lost}`. If the node does not lead nothing is run: `{:error, {:not_leader, node}}`, where `node` is who leads as
+  far as this node knows, or `nil`. If the function fails the caller exits with its reason; if the caller ends the function is
+  killed.
   """
   @spec with_leadership(Tiebeam.name(), (token -> result)) ::
           {:ok, result} | {:error, {:not_leader, node | nil} | :lost}
@@ -222,10 +227,11 @@ defmodule Tiebeam.Leader do
   end
 
   @doc """
-  Hands leadership to another voter: to the one that is named, or to the one that has most of the log. Answers the new term once another node
-  leads. This may be asked of any node; only the leader acts.
+  Hands leadership to another voter: to the one that is named, or to the one that has most of the log. Answers the new term
+  once another node leads. This may be asked of any node; only the leader acts.
 
-  Nothing that was acknowledged is lost. If the other does not take over in an election timeout the leader goes on, and the answer is an error.
+  Nothing that was acknowledged is lost. If the other does not take over in an election timeout the leader goes on, and the
+  answer is an error.
   """
   @spec step_down(Tiebeam.name(), node | nil, keyword) ::
           {:ok, term :: token} | {:error, {:no_member, node} | {:refused, String.t()} | error}
@@ -260,7 +266,8 @@ defmodule Tiebeam.Leader do
   @doc """
   Makes a voter a follower. Answers when it does not vote any more.
 
-  Voters that are merely dead are never removed by themselves. To replace one that will not come back, remove it and add another.
+  Voters that are merely dead are never removed by themselves. To replace one that will not come back, remove it and add
+  another.
   """
   @spec remove_voter(Tiebeam.name(), node, keyword) ::
           :ok | {:error, {:no_member, node} | {:refused, String.t()} | error}
@@ -268,12 +275,12 @@ defmodule Tiebeam.Leader do
     do: done(cluster, {:remove_voter, Leadership.node!(node)}, options)
 
   @doc """
-  More than half of the voters are lost for good: this node founds the group anew with what it has, as its only voter. Needs the option
-  `i_know: true`.
+  More than half of the voters are lost for good: this node founds the group anew with what it has, as its only voter. Needs
+  the option `i_know: true`.
 
-  What this node had not heard of is lost, though it may have been acknowledged. If the lost voters are alive after all there are two groups, with
-  two leaders, which refuse each other. Run it on one node, the one with the greatest `:matched` or term, and only when the others cannot
-  come back; add voters again afterwards.
+  What this node had not heard of is lost, though it may have been acknowledged. If the lost voters are alive after all there
+  are two groups, with two leaders, which refuse each other. Run it on one node, the one with the greatest `:matched` or term,
+  and only when the others cannot come back; add voters again afterwards.
   """
   @spec force_new_cluster(Tiebeam.name(), keyword) :: :ok | {:error, {:refused, String.t()} | error}
   def force_new_cluster(cluster, options \\ []) do

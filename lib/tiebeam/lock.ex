@@ -5,19 +5,20 @@ defmodule Tiebeam.Lock do
       iex> Tiebeam.Lock.with(MyApp.Cluster, "billing", fn token -> token > 0 end)
       {:ok, true}
 
-  A lock has a name as in `Tiebeam.Registry`, and belongs to a process. It is given back by `release/3`, when its process ends, at the end of its `:ttl` if it
-  has one, and when this node is gone or cut off for as long as the option `:session_ttl` of the cluster. Its process is told
-  what is lost without its doing, before anybody else can have it (if the clocks of two nodes run alike):
+  A lock has a name as in `Tiebeam.Registry`, and belongs to a process. It is given back by `release/3`, when its process
+  ends, at the end of its `:ttl` if it has one, and when this node is gone or cut off for as long as the option `:session_ttl`
+  of the cluster. Its process is told what is lost without its doing, before anybody else can have it (if the clocks of two
+  nodes run alike):
 
       {:tiebeam, cluster, {:lost, :lock, name, token}}
 
-  A process may be held up, and act after it lost the lock. So the token is a number that grows with each grant: whoever guards what the lock protects
-  should refuse a token that is less than the greatest it has seen.
+  A process may be held up, and act after it lost the lock. So the token is a number that grows with each grant: whoever
+  guards what the lock protects should refuse a token that is less than the greatest it has seen.
 
   ## Consistency
 
-  Taking, holding and giving back are linearizable and need a majority. `list/1` reads what this node has. The errors are those of
-  `t:Tiebeam.Leader.error/0`; after `{:error, :unknown}` a lock that was granted is given back by itself.
+  Taking, holding and giving back are linearizable and need a majority. `list/1` reads what this node has. The errors are
+  those of `t:Tiebeam.Leader.error/0`; after `{:error, :unknown}` a lock that was granted is given back by itself.
   """
 
   alias Tiebeam.{Leader, Leadership, Registry, Table}
@@ -37,11 +38,11 @@ defmodule Tiebeam.Lock do
   @type error :: :held | Name.invalid() | Leader.error()
 
   @doc """
-  Takes a lock for the calling process. Waits while another process has it, at most `:timeout` milliseconds (default 5,000), then answers
-  `{:error, :held}`. Those that wait are served in no particular order.
+  Takes a lock for the calling process. Waits while another process has it, at most `:timeout` milliseconds (default 5,000),
+  then answers `{:error, :held}`. Those that wait are served in no particular order.
 
-  Options: `:timeout`; `:ttl`, for how many milliseconds (500 to a day), if not until it is given back or the process ends; `:metadata`, which
-  `list/1` shows.
+  Options: `:timeout`; `:ttl`, for how many milliseconds (500 to a day), if not until it is given back or the process ends;
+  `:metadata`, which `list/1` shows.
 
   A process that has the lock already does not get it twice: it waits as any other.
 
@@ -80,8 +81,8 @@ defmodule Tiebeam.Lock do
   end
 
   @doc """
-  Holds a lock for at least `ttl` more milliseconds from now on. `{:error, :not_held}`: the token is not, or no longer, that of the lock. Stop
-  what it protected.
+  Holds a lock for at least `ttl` more milliseconds from now on. `{:error, :not_held}`: the token is not, or no longer, that
+  of the lock. Stop what it protected.
 
   One that was taken without `:ttl` lasts as long as its process anyway.
 
@@ -132,9 +133,9 @@ defmodule Tiebeam.Lock do
   @doc """
   Takes a lock, runs a function with its token, and gives it back.
 
-  The function runs in a process of its own, which is killed when the lock is lost; then the answer is `{:error, :lost}`. With `:ttl` that is so
-  after as many milliseconds at the latest. If the function fails the caller exits with its reason; if the caller ends the function is killed. The options
-  are those of `acquire/3`.
+  The function runs in a process of its own, which is killed when the lock is lost; then the answer is `{:error, :lost}`. With
+  `:ttl` that is so after as many milliseconds at the latest. If the function fails the caller exits with its reason; if the
+  caller ends the function is killed. The options are those of `acquire/3`.
 
       iex> Tiebeam.Lock.with(MyApp.Cluster, "report", [timeout: 1_000], fn _token -> :written end)
       {:ok, :written}

@@ -41,16 +41,18 @@ defmodule Tiebeam.Registry do
 
   ## The scope :strong
 
-  Names of this scope are agreed upon by the group of `Tiebeam.Leader`: a name is one process's at every instant, and registering needs a majority of
-  the voters. There are no conflicts. Look-ups read a table of this node, which may be a little old.
+  Names of this scope are agreed upon by the group of `Tiebeam.Leader`: a name is one process's at every instant, and
+  registering needs a majority of the voters. There are no conflicts. Look-ups read a table of this node, which may be a
+  little old.
 
       Tiebeam.Registry.register(MyApp.Cluster, "primary", self(), nil, scope: :strong)
       {:via, Tiebeam.Registry, {MyApp.Cluster, :strong, "primary"}}
 
-  A name goes when its process ends, and when its node is gone or cut off for as long as the option `:session_ttl` of the cluster; then the process, if it still
-  runs, gets `{:tiebeam, cluster, {:lost, :name, name, token}}`, before anybody else can have the name. `token/2` is a number that grows with each
-  registration, by which others can refuse a process that does not know yet. Errors are also those of `t:Tiebeam.Leader.error/0`. Metadata cannot be changed, no
-  events are sent, and `register_async/5` and groups are not there.
+  A name goes when its process ends, and when its node is gone or cut off for as long as the option `:session_ttl` of the
+  cluster; then the process, if it still runs, gets `{:tiebeam, cluster, {:lost, :name, name, token}}`, before anybody else
+  can have the name. `token/2` is a number that grows with each registration, by which others can refuse a process that does
+  not know yet. Errors are also those of `t:Tiebeam.Leader.error/0`. Metadata cannot be changed, no events are sent, and
+  `register_async/5` and groups are not there.
 
   ## From other nodes
 

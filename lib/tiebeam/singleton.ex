@@ -7,28 +7,29 @@ defmodule Tiebeam.Singleton do
         {Tiebeam.Singleton, cluster: MyApp.Cluster, name: "db", child: {MyApp.Db, []}}
       ]
 
-  Put it on each node that may run the child. One of them holds the claim `name` and is *active*; the others are *passive* and take over when the
-  claim is given back, or when the active node is gone for as long as the option `:session_ttl` of the cluster. A Rust node that claims the same singleton
-  is a standby as any other.
+  Put it on each node that may run the child. One of them holds the claim `name` and is *active*; the others are *passive* and
+  take over when the claim is given back, or when the active node is gone for as long as the option `:session_ttl` of the
+  cluster. A Rust node that claims the same singleton is a standby as any other.
 
   ## What is promised
 
-  Of two nodes whose clocks run alike at most one is active. A node becomes active only when it was granted the claim, and it knows that the claim is lost
-  before anybody else can have it: then the child, and what is linked to it, is *killed*. Everything orderly (a stop of the supervisor, `step_down/2`, a
-  child that ended) stops the child first, as its `:shutdown` says, and gives the claim back afterwards. The token grows with each grant;
-  what the child acts upon should refuse those that are less than the greatest it has seen, because a message may outlive its sender.
+  Of two nodes whose clocks run alike at most one is active. A node becomes active only when it was granted the claim, and it
+  knows that the claim is lost before anybody else can have it: then the child, and what is linked to it, is *killed*.
+  Everything orderly (a stop of the supervisor, `step_down/2`, a child that ended) stops the child first, as its `:shutdown`
+  says, and gives the claim back afterwards. The token grows with each grant; what the child acts upon should refuse those
+  that are less than the greatest it has seen, because a message may outlive its sender.
 
   Taking over needs a majority of the voters; an active node that loses contact with it stops.
 
   ## Options
 
   - `:cluster`, `:name` - a name as in `Tiebeam.Registry`. Required.
-  - `:child` - a child specification, `{module, argument}`, a module, or a function that makes one of these from the token. Its `:restart` has no
-    meaning here: when the child ends, for whatever reason, the node steps down, so that another one may try. Default: none, for those that
-    only use the functions below.
+  - `:child` - a child specification, `{module, argument}`, a module, or a function that makes one of these from the token.
+    Its `:restart` has no meaning here: when the child ends, for whatever reason, the node steps down, so that another one may
+    try. Default: none, for those that only use the functions below.
   - `:on_active` - a function of the token, called before the child is started. If it fails the node steps down.
-  - `:on_passive` - a function of the reason, called after the child is stopped: `:lost` (it was killed), `:step_down`, `:shutdown`, or `{:exit, reason}` of the
-    child. Except for `:lost` the claim is given back afterwards.
+  - `:on_passive` - a function of the reason, called after the child is stopped: `:lost` (it was killed), `:step_down`,
+    `:shutdown`, or `{:exit, reason}` of the child. Except for `:lost` the claim is given back afterwards.
   - `:cooldown` - for how many milliseconds a node that stepped down leaves it to the others. Default: 5,000.
   - `:metadata` - what others see of this node. Default: `nil`.
 
@@ -122,9 +123,9 @@ defmodule Tiebeam.Singleton do
   def status(singleton), do: GenServer.call(singleton, :status)
 
   @doc """
-  Makes the active node passive, in good order, wherever it is: its child is stopped, then another node may take over. It stands
-  by again after its `:cooldown`. Answers when the claim was given back; blocks for as long as the child takes to stop, at most `timeout` milliseconds, then
-  exits like `GenServer.call/3`.
+  Makes the active node passive, in good order, wherever it is: its child is stopped, then another node may take over. It
+  stands by again after its `:cooldown`. Answers when the claim was given back; blocks for as long as the child takes to stop,
+  at most `timeout` milliseconds, then exits like `GenServer.call/3`.
 
   `{:error, :passive}`: no node is active, as far as this one knows.
   """

@@ -16,6 +16,8 @@ defmodule Tiebeam.LeadershipClusterTest do
   # Short, so that a node that is cut off is given up soon.
   @session_ttl 1_000
 
+  @options [profile: :fast, session_ttl: @session_ttl]
+
   @mixes [[:beam, :beam, :beam]] ++
            if(:rust in Target.kinds(), do: [[:beam, :beam, :rust], [:beam, :rust, :rust]], else: [])
 
@@ -24,21 +26,24 @@ defmodule Tiebeam.LeadershipClusterTest do
     :ok
   end
 
-  # Three voters that see each other and agree on a leader. Options: `:more` of BEAM nodes.
-  defp start(kinds, more \\ []) do
+  # Three voters that see each other and agree on a leader.
+  defp start(kinds, voters \\ &Function.identity/1) do
     names = for kind <- kinds, do: Net.name(if kind == :rust, do: "r", else: "b")
-    nodes = for {kind, name} <- Enum.zip(kinds, names), do: start_node(kind, name, names, more)
+    nodes = for {kind, name} <- Enum.zip(kinds, names), do: start_node(kind, name, voters.(names))
     agreed(nodes)
     nodes
   end
 
-  defp start_node(:beam, name, voters, more) do
-    options = [join: voters, voters: voters, profile: :fast, session_ttl: @session_ttl] ++ more
-    peer = BeamMember.start(name, options)
+  defp start_node(:beam, name, voters) do
+    peer = BeamMember.start(name, options(voters))
     Map.merge(peer, %{kind: :beam, os_pid: Beam.os_pid(peer)})
   end
 
-  defp start_node(:rust, name, voters, _more) do
+  # Nodes that are only counted find each other as those that are named do.
+  defp options({:expect, names}), do: [join: names, expect: length(names)] ++ @options
+  defp options(names), do: [join: names, voters: names] ++ @options
+
+  defp start_node(:rust, name, voters) do
     join = voters -- [name]
 
     member =
@@ -225,7 +230,8 @@ defmodule Tiebeam.LeadershipClusterTest do
   end
 
   test "a singleton is never active twice" do
-    nodes = start([:beam, :beam, :beam])
+    # Counted, not named.
+    nodes = start([:beam, :beam, :beam], &{:expect, &1})
     file = Path.join(System.tmp_dir!(), "tiebeam_beats_#{System.pid()}_#{System.unique_integer([:positive])}")
     File.write!(file, "")
     on_exit(fn -> File.rm(file) end)
@@ -258,13 +264,7 @@ defmodule Tiebeam.LeadershipClusterTest do
     BeamMember.stop_cluster(three)
     {four, token} = active.(List.delete(nodes, three), token)
 
-    {:ok, _} =
-      BeamMember.start_tiebeam(three,
-        voters: Enum.map(nodes, & &1.node),
-        profile: :fast,
-        session_ttl: @session_ttl
-      )
-
+    {:ok, _} = BeamMember.start_tiebeam(three, options({:expect, Enum.map(nodes, & &1.node)}))
     agreed(nodes)
 
     # The node is killed.
@@ -279,5 +279,51 @@ defmodule Tiebeam.LeadershipClusterTest do
     for {{_, stopped}, {started, _}} <- Enum.zip(runs, tl(runs)) do
       assert stopped < started, "active twice for #{stopped - started} µs"
     end
+  end
+
+  # Who votes and who follows, as all of `nodes` know it.
+  defp voters(nodes, voters, learners) do
+    expected =
+      Enum.sort(for(node <- voters, do: {node.node, true}) ++ for(node <- learners, do: {node.node, false}))
+
+    for node <- nodes do
+      eventually(fn ->
+        with {:ok, members} <- on(node, Leader, :members, []),
+             do: Enum.sort(for member <- members, do: {member.node, member.voter}) == expected
+      end)
+    end
+  end
+
+  test "nodes follow, become voters and are voters no more; what is left of a group can be one again" do
+    [a, b, c] = start([:beam, :beam, :beam])
+    names = for node <- [a, b, c], do: node.node
+    {:ok, revision} = put(a, "kept", 1)
+
+    # A fourth node follows: it has what the others have, and asks the leader through its own server.
+    d = start_node(:beam, Net.name("b"), names)
+    nodes = [a, b, c, d]
+    agreed(nodes)
+    voters(nodes, [a, b, c], [d])
+    assert on(d, KV, :get, ["kept", [min_revision: revision]]) == {:ok, 1, revision}
+    assert {:ok, _} = put(d, "by the fourth", 1)
+    assert on(d, Leader, :leader?, []) == false
+
+    assert on(a, Leader, :add_voter, [d.node, [timeout: 30_000]]) == :ok
+    voters(nodes, nodes, [])
+    assert on(d, Leader, :remove_voter, [a.node, [timeout: 30_000]]) == :ok
+    voters(nodes, [b, c, d], [a])
+    assert agreed(nodes).node != a.node
+    assert {:error, {:no_member, :"nobody@127.0.0.1"}} = on(a, Leader, :add_voter, [:"nobody@127.0.0.1"])
+
+    # Two of three voters are gone for good.
+    {:ok, revision} = put(d, "last", 2)
+    assert on(d, KV, :get, ["last", [min_revision: revision]]) == {:ok, 2, revision}
+    for node <- [b, c], do: OsProcess.send_signal(node.os_pid, :KILL)
+    eventually(fn -> leader(d) == :none end)
+    assert on(d, KV, :put, ["a", 1, [timeout: 500]]) == {:error, :no_quorum}
+    assert on(d, Leader, :force_new_cluster, [[i_know: true]]) == :ok
+    assert agreed([d]) == d
+    assert get(d, "last") == {:ok, 2, revision}
+    assert {:ok, _} = put(d, "last", 3)
   end
 end
