@@ -226,12 +226,14 @@ defmodule Tiebeam.ServerTest do
       end)
 
       stop_supervised!({Tiebeam, @cluster})
-      start_supervised!({Tiebeam, name: @cluster, process: @process})
+      start_supervised!({Tiebeam, name: @cluster, process: @process, voters: [node()]})
 
       me = node()
 
       assert_receive {:telemetry, [:tiebeam, :member, :up], %{count: 1},
                       %{cluster: @cluster, member: %{node: ^me}}}
+
+      assert_receive {:telemetry, [:tiebeam, :leader], %{term: _}, %{cluster: @cluster, node: ^me}}, 30_000
 
       nodeup()
       received(hello(peer))
