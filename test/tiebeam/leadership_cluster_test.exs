@@ -39,10 +39,6 @@ defmodule Tiebeam.LeadershipClusterTest do
     Map.merge(peer, %{kind: :beam, os_pid: Beam.os_pid(peer)})
   end
 
-  # Nodes that are only counted find each other as those that are named do.
-  defp options({:expect, names}), do: [join: names, expect: length(names)] ++ @options
-  defp options(names), do: [join: names, voters: names] ++ @options
-
   defp start_node(:rust, name, voters) do
     join = voters -- [name]
 
@@ -51,6 +47,10 @@ defmodule Tiebeam.LeadershipClusterTest do
 
     Map.put(member, :os_pid, "#{OsProcess.os_pid(member.process)}")
   end
+
+  # Nodes that are only counted find each other as those that are named do.
+  defp options({:expect, names}), do: [join: names, expect: length(names)] ++ @options
+  defp options(names), do: [join: names, voters: names] ++ @options
 
   defp on(node, module, function, arguments, timeout \\ 60_000),
     do: Beam.on(node, module, function, [@cluster | arguments], timeout)
@@ -265,7 +265,8 @@ defmodule Tiebeam.LeadershipClusterTest do
     {four, token} = active.(List.delete(nodes, three), token)
 
     {:ok, _} = BeamMember.start_tiebeam(three, options({:expect, Enum.map(nodes, & &1.node)}))
-    agreed(nodes)
+    # It is another member now, and votes.
+    all_vote(nodes)
 
     # The node is killed.
     OsProcess.send_signal(four.os_pid, :KILL)
@@ -279,6 +280,17 @@ defmodule Tiebeam.LeadershipClusterTest do
     for {{_, stopped}, {started, _}} <- Enum.zip(runs, tl(runs)) do
       assert stopped < started, "active twice for #{stopped - started} µs"
     end
+  end
+
+  # The leader hears of all voters, under the identities that they have now.
+  defp all_vote(nodes) do
+    eventually(
+      fn ->
+        with {:ok, members} <- on(agreed(nodes), Leader, :members, []),
+             do: length(members) == length(nodes) and Enum.all?(members, &(&1.voter and &1.heard == true))
+      end,
+      60_000
+    )
   end
 
   # Who votes and who follows, as all of `nodes` know it.
