@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tiebeam_node::{
     ClusterConfig, ClusterError, ClusterEvent, ClusterHandle, Config, Consistency, Cookie,
-    EpmdMode, Expected, KvChange, Leader, LeadershipError, Node, Process, Signal, StoreError, Term,
-    Timing, Token,
+    EpmdMode, Expected, KvChange, Leader, LeadershipError, Node, NodeName, Process, Signal,
+    StoreError, Term, Timing, Token,
 };
 
 /// Long enough for a loaded machine; a test that passes never waits for it.
@@ -392,6 +392,97 @@ async fn what_was_acknowledged_is_on_disk() {
         assert_eq!(found, Some(number));
     }
     assert!(put(&trio.clusters[1], "k0", 100).await > revision);
+    trio.stop().await;
+}
+
+/// Waits until the members are these.
+async fn consists(cluster: &ClusterHandle, voters: &[&str], learners: &[&str]) {
+    within("the members of the group", async {
+        loop {
+            let (votes, learns) = cluster.leader().composition();
+            let equal = |nodes: &[NodeName], names: &[&str]| {
+                nodes.iter().map(NodeName::as_str).eq(names.iter().copied())
+            };
+            if equal(&votes, voters) && equal(&learns, learners) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+const D: &str = "d@127.0.0.1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fourth_node_learns_and_votes_when_it_is_told_to() {
+    let trio = Trio::start(None).await;
+    trio.leader().await;
+    put(&trio.clusters[0], "k", 1).await;
+    let known: Vec<(String, u16)> = trio
+        .nodes
+        .iter()
+        .map(|node| (node.name().as_str().to_owned(), node.port()))
+        .collect();
+    let node = start(D, &known).await;
+    let d = node.cluster(settings()).await.unwrap();
+    consists(&trio.clusters[0], &NAMES, &[D]).await;
+    let local = d.kv().consistency(Consistency::Local);
+    within("what was there before", async {
+        while local.get::<i64>("k").await.unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // It has no vote, but a voice.
+    put(&d, "k", 2).await;
+    assert_eq!(get(&trio.clusters[1], "k").await, Some(2));
+
+    let leader = trio.clusters[0].leader().timeout(DEADLINE);
+    leader.add_voter(D).await.unwrap();
+    consists(&trio.clusters[1], &[NAMES[0], NAMES[1], NAMES[2], D], &[]).await;
+    let members = leader.members().await.unwrap();
+    assert_eq!(members.iter().filter(|member| member.voter).count(), 4);
+    leader.remove_voter(D).await.unwrap();
+    consists(&trio.clusters[1], &NAMES, &[D]).await;
+    let nobody = leader.add_voter("nobody@127.0.0.1").await;
+    assert!(
+        matches!(nobody, Err(LeadershipError::NoMember(_))),
+        "{nobody:?}"
+    );
+    node.stop().await;
+    trio.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_node_of_a_group_founds_it_anew_with_what_it_has() {
+    let directory = Directory::new();
+    let trio = Trio::start(Some(&directory)).await;
+    trio.leader().await;
+    let revision = put(&trio.clusters[0], "k", 1).await;
+    let last = trio.clusters[2].clone();
+    let has = last
+        .kv()
+        .timeout(DEADLINE)
+        .consistency(Consistency::AtLeast(revision));
+    assert!(has.get::<i64>("k").await.unwrap().is_some());
+    trio.kill(0);
+    trio.kill(1);
+    let short = last.kv().timeout(Duration::from_millis(500));
+    assert!(short.put("k", &2).await.is_err());
+    let leader = last.leader().timeout(DEADLINE);
+    leader.force_new_cluster().await.unwrap();
+    consists(&last, &NAMES[2..], &[]).await;
+    assert_eq!(get(&last, "k").await, Some(1));
+    assert!(put(&last, "k", 3).await > revision);
+    // Also after a start.
+    trio.kill(2);
+    trio.nodes[2].stop().await;
+    let node = start(NAMES[2], &[]).await;
+    let path = directory.of(NAMES[2]);
+    let again = node.cluster(settings().data_dir(path)).await.unwrap();
+    assert_eq!(get(&again, "k").await, Some(3));
+    node.stop().await;
     trio.stop().await;
 }
 
