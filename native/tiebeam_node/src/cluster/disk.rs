@@ -81,30 +81,10 @@ impl Writer {
             // The runtime ends, and the node with it.
             Err(_) => return Err(ClusterError::Stopped),
         };
-        let (batches, to_write) = std::sync::mpsc::sync_channel::<Vec<Disk>>(1);
-        let (done, results) = mpsc::unbounded_channel();
         let mut store = opened.store;
-        let write = move || {
-            for batch in to_write {
-                let result = write(&mut store, &batch);
-                let failed = result.is_err();
-                if done.send(result).is_err() || failed {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("tiebeam-store".to_owned())
-            .spawn(write)
-            .map_err(ClusterError::thread)?;
+        let write = move |batch: &[Disk]| store.write_all(batch).map_err(|error| error.to_string());
         Ok(Opened {
-            writer: Self::Thread(Thread {
-                batches: Some(batches),
-                results,
-                waiting: Vec::new(),
-                writing: false,
-                thread: Some(thread),
-            }),
+            writer: Self::Thread(Thread::start(write).map_err(ClusterError::thread)?),
             member: opened.member,
             stored: opened.stored,
         })
@@ -156,6 +136,32 @@ impl Writer {
 }
 
 impl Thread {
+    fn start(
+        mut write: impl FnMut(&[Disk]) -> Result<(), String> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (batches, to_write) = std::sync::mpsc::sync_channel::<Vec<Disk>>(1);
+        let (done, results) = mpsc::unbounded_channel();
+        let work = move || {
+            for batch in to_write {
+                // Tokens grow: the last one stands for all.
+                let last = batch.last().map(|disk| disk.write.token);
+                let result = write(&batch).map(|()| last.unwrap_or_default());
+                let failed = result.is_err();
+                if done.send(result).is_err() || failed {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("tiebeam-store".to_owned());
+        Ok(Self {
+            thread: Some(thread.spawn(work)?),
+            batches: Some(batches),
+            results,
+            waiting: Vec::new(),
+            writing: false,
+        })
+    }
+
     /// Starts the next batch, if none is under way.
     fn next(&mut self) {
         let Some(batches) = &self.batches else {
@@ -189,11 +195,95 @@ impl Drop for Thread {
     }
 }
 
-fn write(store: &mut Store, batch: &[Disk]) -> Result<PersistToken, String> {
-    // Tokens grow: the last one stands for all.
-    let last = batch.last().map(|disk| disk.write.token);
-    match store.write_all(batch) {
-        Ok(()) => Ok(last.unwrap_or_default()),
-        Err(error) => Err(error.to_string()),
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tiebeam_core::leadership::Write;
+
+    use super::*;
+
+    fn disk(token: u64) -> Box<Disk> {
+        Box::new(Disk {
+            founding: None,
+            clear: false,
+            write: Write {
+                token: PersistToken(token),
+                hard: None,
+                snapshot: None,
+                purge: 0,
+                truncate: None,
+                entries: Vec::new(),
+            },
+        })
+    }
+
+    fn token(event: Event) -> u64 {
+        match event {
+            Event::Persisted { token } => token.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_the_disk_is_written_at_once_and_in_order() {
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let batches = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&batches);
+        let thread = Thread::start(move |batch| {
+            let tokens: Vec<u64> = batch.iter().map(|disk| disk.write.token.0).collect();
+            seen.lock().unwrap().push(tokens);
+            held.recv().map_err(|error| error.to_string())
+        });
+        let mut writer = Writer::Thread(thread.unwrap());
+        for number in 1..=5 {
+            assert_eq!(writer.write(disk(number)), None);
+        }
+        let_go.send(()).unwrap();
+        assert_eq!(token(writer.written().await), 1);
+        writer.write(disk(6));
+        let_go.send(()).unwrap();
+        assert_eq!(token(writer.written().await), 5);
+        let_go.send(()).unwrap();
+        assert_eq!(token(writer.written().await), 6);
+        let nothing = tokio::time::timeout(Duration::from_millis(10), writer.written());
+        assert!(nothing.await.is_err());
+        drop(writer);
+        assert_eq!(
+            *batches.lock().unwrap(),
+            [vec![1], vec![2, 3, 4, 5], vec![6]]
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_confirmed_after_a_write_that_failed() {
+        let mut count = 0;
+        let thread = Thread::start(move |_| {
+            count += 1;
+            match count {
+                1 => Ok(()),
+                2 => Err("the disk is full".to_owned()),
+                _ => panic!("written after a failure"),
+            }
+        });
+        let mut writer = Writer::Thread(thread.unwrap());
+        writer.write(disk(1));
+        writer.write(disk(2));
+        assert_eq!(token(writer.written().await), 1);
+        writer.write(disk(3));
+        let why = "the disk is full".to_owned();
+        assert_eq!(writer.written().await, Event::Unpersisted { why });
+        writer.write(disk(4));
+        let nothing = tokio::time::timeout(Duration::from_millis(10), writer.written());
+        assert!(nothing.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn without_a_disk_all_is_confirmed_at_once() {
+        let mut opened = Writer::memory();
+        let event = opened.writer.write(disk(7)).expect("an event");
+        assert_eq!(token(event), 7);
+        assert!(opened.stored.is_empty());
+        assert_ne!(opened.member, Writer::memory().member);
     }
 }
