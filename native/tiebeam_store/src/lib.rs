@@ -11,7 +11,7 @@
 //! | the process or the machine stops during a write | the write is there, or nothing of it is; the core was not told either way |
 //! | the disk is full, or a sync fails | [`StoreError::Write`], and [`StoreError::Failed`] for whatever follows: after a failed sync nobody knows what is on disk, so the member must stop |
 //! | the file is shortened, or has a flipped bit | [`StoreError::Damaged`] at the next start. The member does not run on a part of what it had promised |
-//! | the file is gone | the store is new, with a new [`MemberId`]: a member that forgot its vote does not return under its old name |
+//! | the file is gone | the store is new, with a new [`MemberId`](tiebeam_core::leadership::MemberId): a member that forgot its vote does not return under its old name |
 //! | two processes use one directory | [`StoreError::InUse`] for the second one |
 //!
 //! Each commit is made in two phases: the new state is synced before the file's head points to it. So at a start the latest
