@@ -72,7 +72,7 @@ defmodule Tiebeam.Registry do
   import Kernel, except: [send: 2]
 
   alias Tiebeam.{Error, Table}
-  alias Tiebeam.Registry.Name
+  alias Tiebeam.Registry.{Claim, Name}
 
   # The pause between two attempts of `register_with_retry/5`, in milliseconds.
   @retry_first 10
@@ -154,6 +154,7 @@ defmodule Tiebeam.Registry do
 
     with :ok <- local(pid),
          {:ok, request} <- request(:register, options[:scope] || :default, name, pid, metadata, options),
+         :ask <- Claim.take(cluster, request),
          do: call(cluster, request)
   end
 
@@ -258,9 +259,9 @@ defmodule Tiebeam.Registry do
     scope = options[:scope] || :default
 
     with :ok <- Name.check_scope(scope),
-         {:ok, name} <- Name.encode(name),
+         {:ok, bytes} <- Name.encode(name),
          {:ok, meta} <- Name.encode_meta(metadata),
-         do: call(cluster, {:registry, {:update, scope, name, meta}, nil, nil, nil})
+         do: call(cluster, {:registry, {:update, scope, bytes, meta}, nil, nil, {{scope, name}}})
   end
 
   @doc """
@@ -345,7 +346,8 @@ defmodule Tiebeam.Registry do
   end
 
   @doc """
-  How many names of a scope this node knows, of all nodes. The option is `:scope`. Takes the same time however many there are.
+  How many names of a scope this node knows, of all nodes. The option is `:scope`. Takes the same time however many there are; while this node registers it waits for the cluster's server, as
+  `register/5` does at most.
 
       iex> Tiebeam.Registry.count(MyApp.Cluster, scope: :empty)
       0
@@ -354,8 +356,13 @@ defmodule Tiebeam.Registry do
   def count(cluster, options \\ []) do
     case scope!(options) do
       :global -> length(:global.registered_names())
-      scope -> read(cluster, fn -> cluster |> :ets.lookup({scope}) |> counted() end)
+      scope -> read(cluster, fn -> settled(cluster, scope) end)
     end
+  end
+
+  defp settled(cluster, scope) do
+    Claim.settle(cluster)
+    cluster |> :ets.lookup({scope}) |> counted()
   end
 
   defp counted([{_scope, count}]), do: count
@@ -381,7 +388,8 @@ defmodule Tiebeam.Registry do
   """
   @spec local_names(Tiebeam.name(), keyword) :: [name]
   def local_names(cluster, options \\ []) do
-    select(cluster, [{{{scope!(options), :"$1"}, :_, :_, node()}, [], [:"$1"]}])
+    scope = scope!(options)
+    select(cluster, for(owner <- [node(), {:claim, :_}], do: {{{scope, :"$1"}, :_, :_, owner}, [], [:"$1"]}))
   end
 
   @doc """
@@ -456,7 +464,8 @@ defmodule Tiebeam.Registry do
   # For the server and `Tiebeam.Group`.
 
   @doc false
-  # What the server is asked: everything is checked and encoded by who asks. Last comes the row that the table will have.
+  # What the server is asked: everything is checked and encoded by who asks. Last comes the row that the table will have, or its
+  # key, if it is about a name.
   def request(command, scope, name, pid, meta \\ nil, options \\ [])
 
   def request(:register, scope, name, pid, meta, options) do
@@ -475,7 +484,9 @@ defmodule Tiebeam.Registry do
   def request(:unregister, scope, name, pid, _meta, _options) do
     with :ok <- Name.check_scope(scope),
          {:ok, bytes} <- Name.encode(name),
-         do: {:ok, {:registry, {:unregister, scope, bytes, pid && Name.encode_pid(pid)}, nil, nil, nil}}
+         do:
+           {:ok,
+            {:registry, {:unregister, scope, bytes, pid && Name.encode_pid(pid)}, nil, nil, {{scope, name}}}}
   end
 
   def request(:join, scope, group, pid, meta, _options) do

@@ -30,7 +30,7 @@ defmodule Tiebeam.Server do
   use GenServer
 
   alias Tiebeam.{Connection, Error, Event, Member, Native, Options, Registry, Reporter, Table}
-  alias Tiebeam.Registry.{Driver, Question}
+  alias Tiebeam.Registry.{Claim, Driver, Question}
 
   # Messages taken at once. Keeps the turn at a few hundred microseconds in a cluster of a hundred nodes.
   @max_batch 64
@@ -121,6 +121,9 @@ defmodule Tiebeam.Server do
   def handle_call({:await, key, timeout}, {caller, _tag} = from, state) when node(caller) == node() do
     {:noreply, %{state | names: Driver.await(state.names, from, key, timeout)}}
   end
+
+  # Whatever was claimed before has been taken out of the mailbox before.
+  def handle_call(:settle, {caller, _tag}, state) when node(caller) == node(), do: {:reply, :ok, state}
 
   def handle_call(:subscribe_names, {caller, _tag}, state) when node(caller) == node() do
     {:reply, :ok, %{state | names: Driver.subscribe(state.names, caller)}}
@@ -290,7 +293,9 @@ defmodule Tiebeam.Server do
       {:noreply, start_core(state)}
     else
       {events, state} = Enum.flat_map_reduce(messages, state, &event/2)
-      if events == [] and state.timer != nil, do: {:noreply, state}, else: {:noreply, step(state, events)}
+      state = if events == [] and state.timer != nil, do: state, else: step(state, events)
+      claims = Claim.turn_ended(state.names.claims, state.core, length(messages))
+      {:noreply, %{state | names: %{state.names | claims: claims}}}
     end
   end
 
@@ -298,9 +303,15 @@ defmodule Tiebeam.Server do
   defp drain(messages, 0, _state), do: messages
 
   defp drain(messages, left, %{observations: observations, names: names} = state) do
-    %{guests: guests, watcher: watcher} = names
+    %{guests: guests, watcher: watcher, claims: %{counter: counter}} = names
 
     receive do
+      {:claim, ^counter, _row, _command} = message ->
+        drain([message | messages], left - 1, state)
+
+      {:put_off, ^counter, _dead?, _request} = message ->
+        drain([message | messages], left - 1, state)
+
       {:"$gen_call", _from, {:registry, _command, _pid, _choice, _entry}} = message ->
         drain([message | messages], left - 1, state)
 
@@ -356,16 +367,28 @@ defmodule Tiebeam.Server do
     end
   end
 
-  defp event({:checked, from, {:registry, command, pid, choice, entry}}, state) do
-    case Driver.asked(state.names, pid, choice) do
-      {:ok, names} ->
-        {call, state} = await_answer(%{state | names: names}, {from, :registry, entry})
-        {[{:asked, call, command}], state}
+  defp event({:checked, _from, {:registry, _command, _pid, _choice, entry}} = request, state) do
+    case under_way(state, entry) do
+      nil ->
+        ask_core(request, state)
 
-      error ->
-        GenServer.reply(from, error)
+      {:claimed_by, caller} ->
+        Claim.put_off(state.names.claims, request, caller)
         {[], state}
     end
+  end
+
+  defp event({:put_off, counter, dead?, request}, %{names: %{claims: %{counter: counter}}} = state) do
+    {:checked, _from, {:registry, _command, _pid, _choice, entry}} = request
+    if dead? and under_way(state, entry) != nil, do: Claim.drop(state.names.claims, elem(entry, 0))
+    event(request, state)
+  end
+
+  defp event({:claim, counter, row, command}, %{names: %{claims: %{counter: counter}}} = state) do
+    {:ok, names} = Driver.asked(state.names, elem(row, 1), nil)
+    names = %{names | claims: %{names.claims | taken: names.claims.taken + 1}}
+    {call, state} = await_answer(%{state | names: names}, {:claim, row})
+    {[{:asked, call, command}], state}
   end
 
   defp event({:exited, watcher, pids}, %{names: %{watcher: watcher}} = state) do
@@ -382,6 +405,30 @@ defmodule Tiebeam.Server do
   end
 
   defp event(_message, state), do: {[], state}
+
+  # A claim of this name that the core is about to hear of.
+  defp under_way(_state, nil), do: nil
+
+  defp under_way(state, entry) do
+    key = elem(entry, 0)
+
+    with {:claimed_by, caller} <- Claim.under_way(state.names.claims, key) do
+      in_this_turn? = Enum.any?(state.calls, &match?({_call, {:claim, {^key, _, _, _}}}, &1))
+      if in_this_turn?, do: nil, else: {:claimed_by, caller}
+    end
+  end
+
+  defp ask_core({:checked, from, {:registry, command, pid, choice, entry}}, state) do
+    case Driver.asked(state.names, pid, choice) do
+      {:ok, names} ->
+        {call, state} = await_answer(%{state | names: names}, {from, :registry, entry})
+        {[{:asked, call, command}], state}
+
+      error ->
+        GenServer.reply(from, error)
+        {[], state}
+    end
+  end
 
   defp exited(pid, state) do
     {{:exited, Registry.Name.encode_pid(pid)}, %{state | names: Driver.down(state.names, pid)}}
@@ -447,6 +494,7 @@ defmodule Tiebeam.Server do
 
     {row, others} =
       case asked do
+        {:claim, row} -> {row, others}
         {from, :registry, row} -> {row, [{:reply, from, :ok} | others]}
         {:again, _lost, row} -> {row, others}
       end
@@ -519,6 +567,14 @@ defmodule Tiebeam.Server do
         # Another process got the name while this node had none to show.
         if lost != nil and answer != :done, do: Driver.lost(state.names, lost, kept(answer))
 
+      # There was a conflict, if anything, and its loser was told.
+      {:claim, _row} when answer == :done ->
+        :ok
+
+      {:claim, {{scope, name}, pid, _meta, _node} = row} ->
+        Claim.refuse(state.names.claims, row)
+        Driver.lost(state.names, {scope, name, pid, :notify}, kept(answer))
+
       {from, :registry, _row} ->
         GenServer.reply(from, reply(:registry, answer))
 
@@ -527,6 +583,9 @@ defmodule Tiebeam.Server do
         with {:done, {:set_metadata, metadata}} <- {answer, command} do
           Table.put_metadata(state.options.name, metadata)
         end
+
+        # The answers of a node that left are all the same.
+        if command == :leave, do: Claim.close(state.names.claims)
 
         GenServer.reply(from, reply(command, answer))
 
@@ -673,7 +732,7 @@ defmodule Tiebeam.Server do
   defp refresh(state) do
     %{core: core, options: %{name: name}} = state
     Table.refresh(name, Native.view(core), Native.health(core), Native.metrics(core))
-    state
+    %{state | names: %{state.names | claims: Claim.refresh(state.names.claims, core)}}
   end
 
   # The timers of this process are whole milliseconds, and fire in the first one that has passed. One that is early is

@@ -5,7 +5,7 @@ defmodule Tiebeam.Registry.Driver do
   # A name is bytes for the core and a term for callers: it is encoded by who asks, and decoded once, by the NIF, when it
   # comes from another node.
 
-  alias Tiebeam.Registry.{Name, Watcher}
+  alias Tiebeam.Registry.{Claim, Name, Watcher}
   alias Tiebeam.Table
 
   # Callers of `await` at a time. Each is a process of this node that does nothing else.
@@ -25,7 +25,7 @@ defmodule Tiebeam.Registry.Driver do
   # `guests` are such processes of other nodes, with their monitors.
   # `awaited` are callers that wait for a name, by name and by monitor; `waiters` are the names, by monitor.
   # `subscribers` have a monitor. `counts` are names per scope, `counted` those whose row is old.
-  @enforce_keys [:cluster, :process, :members, :groups, :subscribers, :watcher]
+  @enforce_keys [:cluster, :process, :members, :groups, :subscribers, :watcher, :claims]
   defstruct @enforce_keys ++
               [unwatched: [], guests: %{}, awaited: %{}, waiters: %{}, verdicts: %{}] ++
               [counts: %{}, counted: []]
@@ -43,6 +43,7 @@ defmodule Tiebeam.Registry.Driver do
       groups: Table.groups_of(cluster),
       subscribers: Map.new(subscribers, &{&1, Process.monitor(&1)}),
       watcher: Watcher.start_link(),
+      claims: Claim.new(cluster),
       counts: Map.new(:ets.select(cluster, [{{{:"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}]))
     }
   end
@@ -52,14 +53,19 @@ defmodule Tiebeam.Registry.Driver do
   the process, the command, and the row of a name.
   """
   def restart(%{cluster: cluster, groups: groups, members: members} = state) do
+    state = %{state | claims: state.claims |> Claim.close() |> Claim.flush()}
     rows = :ets.select(cluster, [{{{:_, :_}, :_, :_, :_}, [], [:"$_"]}])
     memberships = :ets.tab2list(groups)
 
     state =
-      for {{scope, name} = key, pid, _meta, _node} <- rows, reduce: state do
+      for {{scope, name} = key, pid, _meta, owner} <- rows, reduce: state do
         state ->
           :ets.delete(cluster, key)
-          state |> count(scope, -1) |> tell({:unregistered, scope, name, pid, :restarted})
+
+          # Claims were not counted, and nobody was told of them.
+          if is_tuple(owner),
+            do: state,
+            else: state |> count(scope, -1) |> tell({:unregistered, scope, name, pid, :restarted})
       end
 
     state =

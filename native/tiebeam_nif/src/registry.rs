@@ -16,7 +16,7 @@ mod atoms {
     rustler::atoms! {
         nil,
         // Commands.
-        register, unregister, update, join, leave,
+        register, claim, unregister, update, join, leave,
         exit, notify, standby,
         // Answers.
         done, taken, unknown, exited, refused, length, scope_full, scopes_full, full,
@@ -46,8 +46,18 @@ pub(crate) fn command(term: Term<'_>) -> NifResult<Option<Command>> {
                 meta: bytes(meta)?,
                 on_conflict: self::on_conflict(on_conflict.decode()?)?,
                 resolve: resolve.decode()?,
+                claimed: false,
             }
         }
+        [scope, name, pid, meta] if tag == atoms::claim() => Command::Register {
+            scope: scope_of(scope)?,
+            name: bytes(name)?,
+            pid: bytes(pid)?,
+            meta: bytes(meta)?,
+            on_conflict: OnConflict::Notify,
+            resolve: false,
+            claimed: true,
+        },
         [scope, name, pid] if tag == atoms::unregister() => Command::Unregister {
             scope: scope_of(scope)?,
             name: bytes(name)?,

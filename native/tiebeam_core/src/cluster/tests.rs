@@ -34,6 +34,7 @@ fn register(name: &str, pid: &str) -> Event {
             meta: b""[..].into(),
             on_conflict: OnConflict::Notify,
             resolve: false,
+            claimed: false,
         }),
     }
 }

@@ -158,6 +158,7 @@ fn register(scope: &Term, name: &Term, pid: &Pid, meta: Option<&Term>) -> Result
             meta: meta_of(meta),
             on_conflict: OnConflict::Notify,
             resolve: false,
+            claimed: false,
         },
         pid: Some(pid.clone()),
     })

@@ -400,6 +400,7 @@ mod tests {
             meta: term_bytes(&Term::atom("nil")),
             on_conflict: OnConflict::Notify,
             resolve: false,
+            claimed: false,
         }
     }
 
