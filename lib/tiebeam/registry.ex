@@ -52,7 +52,7 @@ defmodule Tiebeam.Registry do
   | `{:names, scope}` | a list of `{name, pid, metadata}` |
   | `{:groups, scope}` | a list of `{group, [{pid, metadata}]}` |
 
-  Where no metadata is given the scope may be left out. The member that is asked watches the process and answers for it, so a process is registered at a member only if its own node
+  Where no metadata is given the scope may be left out. A node takes names and memberships only from its own processes. The member that is asked watches the process and answers for it, so a process is registered at a member only if its own node
   is none.
 
   ## Events
@@ -522,7 +522,7 @@ defmodule Tiebeam.Registry do
 
   @doc false
   # The error in words.
-  @spec describe(error) :: String.t()
+  @spec describe(error | {:not_theirs, pid, node}) :: String.t()
   def describe({:invalid_name, why}), do: why
   def describe({:invalid_scope, why}), do: why
   def describe({:too_long, part, bytes, limit}), do: "the #{part} has #{bytes} bytes, the limit is #{limit}"
@@ -535,6 +535,10 @@ defmodule Tiebeam.Registry do
 
   def describe({:scopes_full, limit}), do: "this node uses #{limit} scopes, which is its limit"
   def describe({:full, limit}), do: "this node has #{limit} entries, which is its limit"
+
+  def describe({:not_theirs, pid, node}),
+    do: "#{inspect(pid)} is a process of #{node}: only that node takes its names and memberships away"
+
   def describe({:noconnection, node}), do: "#{node} is not connected"
 
   def describe({:too_many_guests, limit}),

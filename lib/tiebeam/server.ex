@@ -21,7 +21,7 @@ defmodule Tiebeam.Server do
   # | `{:whereis, scope, name}` | `pid`, `nil` |
   # | `{:lookup, scope, name}` | `{pid, meta}`, `nil` |
   # | `{:register, scope, name, pid}`, and with `meta` | `:ok`, `{:error, {:taken, pid}}`, `{:error, {:invalid, text}}` |
-  # | `{:unregister, scope, name}` | `:ok`, `{:error, :unknown}`, `{:error, {:taken, pid}}` |
+  # | `{:unregister, scope, name}`, of a process of the node that asks | `:ok`, `{:error, :unknown}`, `{:error, {:taken, pid}}`, `{:error, {:invalid, text}}` |
   # | `{:members, scope, group}` | `[pid]` |
   # | `{:join, scope, group, pid}`, and with `meta`; `{:leave, scope, group, pid}` | as for names |
   # | `{:names, scope}` | `[{name, pid, meta}]` |
@@ -145,7 +145,7 @@ defmodule Tiebeam.Server do
         {:noreply, state}
 
       {:change, verb, scope, name, pid, meta} ->
-        with :ok <- answerable(state, pid, from),
+        with {:ok, pid} <- answerable(state, verb, {scope, name}, pid, from),
              {:ok, request} <- Registry.request(verb, scope, name, pid, meta) do
           batch(state, [{:checked, from, request}])
         else
@@ -476,12 +476,28 @@ defmodule Tiebeam.Server do
     {actions, deadline} = Native.step(state.core, now, events)
     {changes, actions, calls} = sort(actions, [], [], state.calls)
     # The table first of all, because whoever is answered or told looks there.
-    names = if changes == [], do: state.names, else: Driver.change(state.names, changes)
+    names = if changes == [], do: state.names, else: change(state, changes)
     state = Enum.reduce(actions, %{state | names: Driver.watch_asked(names), calls: calls}, &act/2)
 
     Enum.reduce(Enum.reverse(state.answered), {%{state | answered: []}, deadline}, fn answer, {state, _} ->
       step_all(state, now, [answer])
     end)
+  end
+
+  defp change(%{reporter: %{telemetry?: false}} = state, changes),
+    do: %{Driver.change(state.names, changes) | purges: []}
+
+  defp change(%{reporter: reporter} = state, changes) do
+    names = Driver.change(state.names, changes)
+
+    for {change, count} <- Enum.frequencies_by(changes, &elem(&1, 0)),
+        change in [:registered, :updated, :unregistered, :joined, :left],
+        do: Reporter.measure(reporter, [:registry, change], %{count: count}, %{})
+
+    for {measurements, metadata} <- names.purges,
+        do: Reporter.measure(reporter, [:registry, :purge], measurements, metadata)
+
+    %{names | purges: []}
   end
 
   # What is for the table, and everything else.
@@ -537,7 +553,7 @@ defmodule Tiebeam.Server do
 
   defp act({:lost, {scope, name}, pid, kept, on_conflict}, state) do
     with {:ok, name} <- Registry.Name.decode(name), {:ok, pid} <- Registry.Name.decode(pid) do
-      Driver.lost(state.names, {scope, name, pid, on_conflict}, kept && decode_pid(kept))
+      lost(state, {scope, name, pid, on_conflict}, kept && decode_pid(kept))
     end
 
     state
@@ -565,7 +581,7 @@ defmodule Tiebeam.Server do
     case asked do
       {:again, lost, _row} ->
         # Another process got the name while this node had none to show.
-        if lost != nil and answer != :done, do: Driver.lost(state.names, lost, kept(answer))
+        if lost != nil and answer != :done, do: lost(state, lost, kept(answer))
 
       # There was a conflict, if anything, and its loser was told.
       {:claim, _row} when answer == :done ->
@@ -573,7 +589,7 @@ defmodule Tiebeam.Server do
 
       {:claim, {{scope, name}, pid, _meta, _node} = row} ->
         Claim.refuse(state.names.claims, row)
-        Driver.lost(state.names, {scope, name, pid, :notify}, kept(answer))
+        lost(state, {scope, name, pid, :notify}, kept(answer))
 
       {from, :registry, _row} ->
         GenServer.reply(from, reply(:registry, answer))
@@ -602,6 +618,12 @@ defmodule Tiebeam.Server do
     publish(state, notice)
   end
 
+  defp lost(state, {scope, name, pid, _on_conflict} = lost, kept) do
+    Driver.lost(state.names, lost, kept)
+    metadata = %{scope: scope, name: name, pid: pid, kept: kept}
+    Reporter.measure(state.reporter, [:registry, :conflict], %{count: 1}, metadata)
+  end
+
   defp reply(:leave, :left), do: :ok
   defp reply(_command, :done), do: :ok
   defp reply(:registry, {:taken, pid, _node}), do: {:error, {:taken, decode_pid(pid)}}
@@ -622,20 +644,39 @@ defmodule Tiebeam.Server do
     pid
   end
 
-  # Processes of this node, and of the node that asks if it has no registry of its own.
-  defp answerable(_state, pid, _from) when pid == nil or node(pid) == node(), do: :ok
+  # A name goes from its present process, which must be one of the node that asks, unless that is this one.
+  defp answerable(state, :unregister, key, nil, {caller, _tag}) do
+    case :ets.lookup(state.options.name, key) do
+      [{_key, pid, _meta, owner}]
+      when node(caller) != node() and node(pid) != node(caller) and (owner == node() or is_tuple(owner)) ->
+        {:error, {:not_theirs, pid, node(pid)}}
 
-  defp answerable(state, pid, {caller, _tag}) when node(pid) == node(caller) do
+      [{_key, pid, _meta, _owner}] ->
+        {:ok, pid}
+
+      [] ->
+        {:ok, nil}
+    end
+  end
+
+  defp answerable(_state, :leave, _key, pid, {caller, _tag})
+       when node(caller) != node() and node(pid) != node(caller),
+       do: {:error, {:not_theirs, pid, node(pid)}}
+
+  # Processes of this node, and of the node that asks if it has no registry of its own.
+  defp answerable(_state, _verb, _key, pid, _from) when node(pid) == node(), do: {:ok, pid}
+
+  defp answerable(state, _verb, _key, pid, {caller, _tag}) when node(pid) == node(caller) do
     case Table.member(state.options.name, node(pid)) do
       %Member{kind: kind, status: status} when kind != :plain and status in [:alive, :suspect] ->
         {:error, {:not_local, pid, node(pid)}}
 
       _ ->
-        :ok
+        {:ok, pid}
     end
   end
 
-  defp answerable(_state, pid, _from), do: {:error, {:not_local, pid, node(pid)}}
+  defp answerable(_state, _verb, _key, pid, _from), do: {:error, {:not_local, pid, node(pid)}}
 
   defp forget_oldest(observations) when map_size(observations) <= @max_observations, do: observations
 
