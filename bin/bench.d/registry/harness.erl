@@ -9,11 +9,14 @@
 
 main() ->
     Rounds = integer("ROUNDS", 3),
-    Adapters = [bench_tiebeam | [bench_syn || os:getenv("SYN") =/= false]] ++ [bench_pg, bench_global],
+    Others = [{bench_syn, "SYN"}, {bench_group, "GROUP"}, {bench_horde, "HORDE"}],
+    Adapters = [bench_tiebeam | [Adapter || {Adapter, Variable} <- Others, os:getenv(Variable) =/= false]] ++
+        [bench_pg, bench_global],
     [{module, _} = code:ensure_loaded(Adapter) || Adapter <- Adapters],
     Sizes = [list_to_integer(Size) || Size <- string:lexemes(os:getenv("SIZES", "10000,100000"), ",")],
     Parts = string:lexemes(os:getenv("PARTS", "names,latency,down,join"), ","),
-    os:getenv("SYN") =:= false andalso io:format("Without syn: SYN names no ebin directory of it.~n"),
+    [io:format("Without ~s: ~s names no ebin directory of it.~n", [atom_to_list(Adapter) -- "bench_", Variable])
+     || {Adapter, Variable} <- Others, os:getenv(Variable) =:= false],
     lists:member("names", Parts) andalso [names(Adapters, Size, Rounds) || Size <- Sizes],
     lists:member("latency", Parts) andalso latency(Adapters, Rounds),
     lists:member("down", Parts) andalso down(Adapters -- [bench_global], 10000, Rounds),
@@ -50,6 +53,7 @@ names(Adapters, Names, Rounds) ->
     target(Runs, registrations, bench_syn, at_least, 3.0),
     target(Runs, registrations, bench_global, at_least, 20.0),
     target(Runs, visible, bench_syn, at_most, 0.5),
+    ratio(Runs, memory, bench_syn),
     verdict("look-up of a bare ets:lookup", median(Runs, bench_tiebeam, bare_ratio), at_most, 1.2).
 
 %% From the call to when both others see the name.
@@ -187,6 +191,14 @@ target(Runs, Figure, Other, Relation, Target) ->
         {Ours, Theirs} ->
             Text = io_lib:format("~s / ~s's", [Figure, atom_to_list(Other) -- "bench_"]),
             verdict(Text, Ours / Theirs, Relation, Target)
+    end.
+
+%% A figure without a goal.
+ratio(Runs, Figure, Other) ->
+    case {median(Runs, bench_tiebeam, Figure), median(Runs, Other, Figure)} of
+        {Ours, Theirs} when is_number(Theirs), Theirs > 0 ->
+            io:format("~s / ~s's: ~.2f~n", [Figure, atom_to_list(Other) -- "bench_", Ours / Theirs]);
+        _ -> ok
     end.
 
 verdict(_, none, _, _) -> ok;
