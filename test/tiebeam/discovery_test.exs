@@ -4,14 +4,13 @@ defmodule Tiebeam.DiscoveryTest do
 
   import ExUnit.CaptureLog
 
-  alias Support.{DnsServer, ToldDiscovery}
+  alias Support.{Beam, DnsServer, Net, ToldDiscovery}
   alias Tiebeam.{Discovery, Options}
   alias Tiebeam.Discovery.{Candidates, DNS, Epmd, Gossip, Kubernetes, SRV, Static}
   alias Tiebeam.Discovery.Gossip.Packet
 
   doctest Tiebeam.Discovery.Pace
   doctest Tiebeam.Discovery.Name
-  doctest Tiebeam.Discovery.Resolver
   doctest Tiebeam.Discovery.Gossip.Packet
   doctest Static
   doctest DNS
@@ -285,6 +284,46 @@ defmodule Tiebeam.DiscoveryTest do
           ] do
         assert {:ok, [^expected], _} = Kubernetes.find(Kubernetes.init([names: names] ++ options))
       end
+    end
+  end
+
+  describe "the system's name servers" do
+    # As /etc/resolv.conf says it in a pod.
+    setup do
+      dns = start_supervised!(DnsServer)
+      {{127, 0, 0, 1}, port} = DnsServer.address(dns)
+
+      path =
+        Path.join(System.tmp_dir!(), "tiebeam_inetrc_#{System.pid()}_#{System.unique_integer([:positive])}")
+
+      File.write!(path, """
+      {resolv_conf, ""}.
+      {nameserver, {127,0,0,1}, #{port}}.
+      {search, ["prod.svc.cluster.local", "svc.cluster.local"]}.
+      """)
+
+      on_exit(fn -> File.rm(path) end)
+      %{dns: dns, peer: Beam.start_peer(Net.name("dns"), env: %{"ERL_INETRC" => path})}
+    end
+
+    test "are asked in the domains of the search list, too", %{dns: dns, peer: peer} do
+      DnsServer.set(dns, "app.prod.svc.cluster.local", a: {10, 0, 0, 5})
+      DnsServer.set(dns, "app.other.svc.cluster.local", a: {10, 0, 0, 6}, srv: {0, 0, 1, 'app-0.example'})
+      find = fn module, state -> Beam.on(peer, module, :find, [state]) end
+
+      for {service, expected} <- [
+            {"app", "x@10.0.0.5"},
+            {"app.other", "x@10.0.0.6"},
+            {"app.other.svc.cluster.local.", "x@10.0.0.6"}
+          ] do
+        assert {:ok, [^expected], _} = find.(Kubernetes, Kubernetes.init(service: service, basename: "x"))
+        assert {:ok, [^expected], _} = find.(DNS, DNS.init(query: service, basename: "x"))
+      end
+
+      assert {:ok, ["x@app-0.example"], _} = find.(SRV, SRV.init(query: "app.other", basename: "x"))
+      assert {:ok, [], _} = find.(DNS, DNS.init(query: "nobody.example.", basename: "x"))
+      DnsServer.set(dns, "app.broken", :broken)
+      assert {:error, {"app.broken.", {:a, _}}, _} = find.(DNS, DNS.init(query: "app.broken.", basename: "x"))
     end
   end
 
