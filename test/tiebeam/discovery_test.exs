@@ -4,9 +4,9 @@ defmodule Tiebeam.DiscoveryTest do
 
   import ExUnit.CaptureLog
 
-  alias Support.{Beam, DnsServer, Net, ToldDiscovery}
+  alias Support.{Beam, DnsServer, Multicast, Net, ToldDiscovery}
   alias Tiebeam.{Discovery, Options}
-  alias Tiebeam.Discovery.{Candidates, DNS, Epmd, Gossip, Kubernetes, SRV, Static}
+  alias Tiebeam.Discovery.{Candidates, Connector, DNS, Epmd, Gossip, Kubernetes, SRV, Static}
   alias Tiebeam.Discovery.Gossip.Packet
 
   doctest Tiebeam.Discovery.Pace
@@ -220,6 +220,17 @@ defmodule Tiebeam.DiscoveryTest do
       assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
     end
 
+    test "what is not padded as it should be is ignored" do
+      {key, iv} = {Packet.key("somepassword"), <<0::128>>}
+      # 28 bytes: four are missing.
+      plain = Packet.write("a@h")
+      encrypt = &(iv <> :crypto.crypto_one_time(:aes_256_cbc, key, iv, plain <> &1, true))
+      assert Packet.read(encrypt.(<<4, 4, 4, 4>>), key) == {:ok, "a@h"}
+
+      for padding <- [<<1, 2, 3, 4>>, <<0, 0, 0, 0>>, <<4, 4, 4, 17>>, <<4, 4, 4, 255>>],
+          do: assert(Packet.read(encrypt.(padding), key) == :error)
+    end
+
     test "cut and changed packets are ignored or read, and raise nothing" do
       for {_node, key, packet} <- golden() do
         for size <- 0..(byte_size(packet) - 1) do
@@ -230,6 +241,41 @@ defmodule Tiebeam.DiscoveryTest do
           <<head::binary-size(at), byte, tail::binary>> = packet
           Packet.read(<<head::binary, Bitwise.bxor(byte, bit), tail::binary>>, key)
         end
+      end
+    end
+  end
+
+  describe "gossip" do
+    @describetag skip: Multicast.skip()
+
+    # What is found until this node is.
+    defp found(state, name, so_far \\ []) do
+      {:some, names, state} = Gossip.find(state)
+      names = so_far ++ names
+      if name in names, do: names, else: found(state, name, names)
+    end
+
+    defp secret(nil), do: {nil, nil}
+    defp secret(secret), do: {secret, Packet.key(secret)}
+
+    for secret <- [nil, "somepassword"] do
+      test "is sent as it is heard, with the secret #{inspect(secret)}" do
+        {secret, key} = secret(unquote(secret))
+        {port, group} = {Multicast.port!(), {233, 252, 1, 32}}
+        options = [port: port, multicast_if: "127.0.0.1", secret: secret]
+        socket = Multicast.open(port)
+        search = Task.async(fn -> options |> Gossip.init() |> found("found@h") end)
+        assert {:ok, {_address, _port, packet}} = :gen_udp.recv(socket, 0, 30_000)
+        assert Packet.read(packet, key) == {:ok, Atom.to_string(node())}
+        if key, do: assert(Packet.read(packet) == :error)
+        other = if key, do: nil, else: Packet.key("another")
+
+        for {name, key} <- [{"another@h", other}, {"found@h", key}] do
+          :ok = :gen_udp.send(socket, group, port, Packet.write(name, key, :crypto.strong_rand_bytes(16)))
+        end
+
+        # They come in order.
+        refute "another@h" in Task.await(search, 30_000)
       end
     end
   end
@@ -336,6 +382,11 @@ defmodule Tiebeam.DiscoveryTest do
       {start_supervised!({Tiebeam, cluster}), name}
     end
 
+    defp connector(supervisor) do
+      [pid] = for {{Connector, 0}, pid, _, _} <- Supervisor.which_children(supervisor), do: pid
+      pid
+    end
+
     test "dials what it finds, but not itself, and what is no name" do
       made_up = "made_up#{System.unique_integer([:positive])}@192.0.2.1"
       discover([{:ok, [node(), "no name", :"a@192.0.2.1", made_up, 5]}], true)
@@ -349,8 +400,10 @@ defmodule Tiebeam.DiscoveryTest do
         capture_log(fn ->
           {supervisor, name} = discover([{:error, :broken}, :raise, {:some, [:"a@192.0.2.1"]}], false)
 
+          connector = connector(supervisor)
+
           assert_receive {:connect, :"a@192.0.2.1"}, 60_000
-          assert Process.alive?(supervisor)
+          assert connector(supervisor) == connector
           assert [%{status: :alive}] = Tiebeam.members(name)
           # It is tried again, later and later.
           assert_receive {:connect, :"a@192.0.2.1"}, 60_000
