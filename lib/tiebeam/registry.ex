@@ -71,7 +71,7 @@ defmodule Tiebeam.Registry do
 
   import Kernel, except: [send: 2]
 
-  alias Tiebeam.{Error, Table}
+  alias Tiebeam.{Error, Retry, Table}
   alias Tiebeam.Registry.{Claim, Name}
 
   # The pause between two attempts of `register_with_retry/5`, in milliseconds.
@@ -187,18 +187,38 @@ defmodule Tiebeam.Registry do
 
   @doc """
   As `register/5`, but waits for as long as another process has the name, at most `:timeout` milliseconds (default 5,000): then
-  the answer is the last one. It tries again when that process ends, and now and then.
+  the answer is the last one. It tries again when that process ends, and now and then; with `:retry`, a `Tiebeam.Retry`, in place of
+  `:timeout`, when that process ends and after the pauses of the policy, for as many attempts as it has.
 
       iex> other = spawn(fn -> receive do: (:stop -> :ok) end)
       iex> :ok = Tiebeam.Registry.register(MyApp.Cluster, "handed over", other)
       iex> send(other, :stop)
       iex> Tiebeam.Registry.register_with_retry(MyApp.Cluster, "handed over", self())
       :ok
+      iex> policy = Tiebeam.Retry.new(attempts: 3, delay: 10)
+      iex> Tiebeam.Registry.register_with_retry(MyApp.Cluster, "handed over", spawn(fn -> Process.sleep(:infinity) end), nil, retry: policy)
+      {:error, {:taken, self()}}
   """
   @spec register_with_retry(Tiebeam.name(), name, pid, metadata, keyword) :: :ok | {:error, error}
   def register_with_retry(cluster, name, pid, metadata \\ nil, options \\ []) do
+    {policy, options} = Keyword.pop(options, :retry)
     {timeout, options} = Keyword.pop(options, :timeout, 5_000)
-    retry(fn -> register(cluster, name, pid, metadata, options) end, now() + timeout, @retry_first)
+    register = fn -> register(cluster, name, pid, metadata, options) end
+
+    if policy,
+      do: retry(register, Retry.pauses(policy)),
+      else: retry(register, now() + timeout, @retry_first)
+  end
+
+  defp retry(register, pauses) do
+    case {register.(), pauses} do
+      {{:error, {:taken, holder}}, [pause | pauses]} ->
+        await_end(holder, pause)
+        retry(register, pauses)
+
+      {answer, _pauses} ->
+        answer
+    end
   end
 
   defp retry(register, deadline, pause) do
@@ -206,21 +226,24 @@ defmodule Tiebeam.Registry do
 
     case register.() do
       {:error, {:taken, holder}} when left > 0 ->
-        monitor = Process.monitor(holder)
         # Those who wait for one name must not all come at once.
-        pause_now = min(left, pause + :rand.uniform(pause))
-
-        receive do
-          {:DOWN, ^monitor, :process, _pid, _reason} -> :ok
-        after
-          pause_now -> Process.demonitor(monitor, [:flush])
-        end
-
+        await_end(holder, min(left, pause + :rand.uniform(pause)))
         # What ended for certain is known here in a moment.
         retry(register, deadline, min(2 * pause, @retry_max))
 
       answer ->
         answer
+    end
+  end
+
+  # Until the process ends, but not longer than the pause.
+  defp await_end(holder, pause) do
+    monitor = Process.monitor(holder)
+
+    receive do
+      {:DOWN, ^monitor, :process, _pid, _reason} -> :ok
+    after
+      pause -> Process.demonitor(monitor, [:flush])
     end
   end
 
