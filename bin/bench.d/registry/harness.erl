@@ -35,8 +35,10 @@ names(Adapters, Names, Rounds) ->
         Before = call(B, work, memory, [rss]),
         call(A, work, spawn_processes, [Size]),
         [ok = call(Node, work, start_waiting, [Adapter, Size, 300000]) || Node <- Nodes],
+        Busy = processor_time(Nodes),
         {Began, Took} = call(A, work, register_all, [Adapter, bulk, 1, Size, ?CALLERS]),
         Seen = lists:max([wait(Node, waited, at) || Node <- Nodes]) - Began,
+        Processor = (processor_time(Nodes) - Busy) / Size,
         Memory = (call(B, work, memory, [rss]) - Before) / Size,
         Look = call(B, work, lookups, [Adapter, whereis, bulk, Size, 20]),
         Bare = case erlang:function_exported(Adapter, bare, 1) of
@@ -45,16 +47,22 @@ names(Adapters, Names, Rounds) ->
         end,
         Again = [{bare_ratio, Look / Nanoseconds} || {bare, Nanoseconds} <- Bare],
         stop(Nodes), _ = C,
-        [{registrations, Size * 1000000 / Took}, {visible, Seen / 1000}, {lookup, Look}, {memory, Memory}] ++ Bare ++ Again
+        [{registrations, Size * 1000000 / Took}, {visible, Seen / 1000}, {lookup, Look}, {processor, Processor}, {memory, Memory}] ++ Bare ++ Again
     end),
     io:format("~n== ~b names (~b of global's), 3 nodes, ~b callers on one~n", [Names, min(Names, ?GLOBAL_NAMES), ?CALLERS]),
     table(Adapters, Runs, [{registrations, "registrations/s"}, {visible, "visible on all, ms"}, {lookup, "look-up elsewhere, ns"},
-        {bare, "bare ets:lookup, ns"}, {bare_ratio, "look-up / bare"}, {memory, "bytes per name elsewhere"}]),
+        {bare, "bare ets:lookup, ns"}, {bare_ratio, "look-up / bare"}, {processor, "processor time on all, us each"},
+        {memory, "bytes per name elsewhere"}]),
     target(Runs, registrations, bench_syn, at_least, 3.0),
     target(Runs, registrations, bench_global, at_least, 20.0),
     target(Runs, visible, bench_syn, at_most, 0.5),
+    ratio(Runs, processor, bench_syn),
     ratio(Runs, memory, bench_syn),
     verdict("look-up of a bare ets:lookup", median(Runs, bench_tiebeam, bare_ratio), at_most, 1.2).
+
+%% Of all threads of the nodes, in microseconds: the one figure that other programs on the machine do not change much.
+processor_time(Nodes) ->
+    lists:sum([element(1, call(Node, erlang, statistics, [runtime])) * 1000 || Node <- Nodes]).
 
 %% From the call to when both others see the name.
 latency(Adapters, Rounds) ->

@@ -1,7 +1,7 @@
 //! The registry's commands, rows and answers as Elixir terms. Names, pids and metadata are bytes in the external term
 //! format; rows of the table are made terms here, everything else is for the driver to decode.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustler::types::tuple::get_tuple;
 use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Term};
@@ -43,7 +43,7 @@ pub(crate) fn command(term: Term<'_>) -> NifResult<Option<Command>> {
                 scope: scope_of(scope)?,
                 name: bytes(name)?,
                 pid: bytes(pid)?,
-                meta: bytes(meta)?,
+                meta: self::meta(meta)?,
                 on_conflict: self::on_conflict(on_conflict.decode()?)?,
                 resolve: resolve.decode()?,
                 claimed: false,
@@ -53,7 +53,7 @@ pub(crate) fn command(term: Term<'_>) -> NifResult<Option<Command>> {
             scope: scope_of(scope)?,
             name: bytes(name)?,
             pid: bytes(pid)?,
-            meta: bytes(meta)?,
+            meta: self::meta(meta)?,
             on_conflict: OnConflict::Notify,
             resolve: false,
             claimed: true,
@@ -70,13 +70,13 @@ pub(crate) fn command(term: Term<'_>) -> NifResult<Option<Command>> {
         [scope, name, meta] if tag == atoms::update() => Command::Update {
             scope: scope_of(scope)?,
             name: bytes(name)?,
-            meta: bytes(meta)?,
+            meta: self::meta(meta)?,
         },
         [scope, group, pid, meta] if tag == atoms::join() => Command::Join {
             scope: scope_of(scope)?,
             group: bytes(group)?,
             pid: bytes(pid)?,
-            meta: bytes(meta)?,
+            meta: self::meta(meta)?,
         },
         [scope, group, pid] if tag == atoms::leave() => Command::Leave {
             scope: scope_of(scope)?,
@@ -128,6 +128,17 @@ impl Registers {
 
 pub(crate) fn bytes(term: Term<'_>) -> NifResult<Arc<[u8]>> {
     Ok(term.decode::<Binary<'_>>()?.as_slice().into())
+}
+
+/// Most entries have none, and share it.
+fn meta(term: Term<'_>) -> NifResult<Arc<[u8]>> {
+    static NONE: LazyLock<Arc<[u8]>> = LazyLock::new(|| NIL.into());
+    let bytes = term.decode::<Binary<'_>>()?;
+    Ok(if bytes.as_slice() == NIL {
+        NONE.clone()
+    } else {
+        bytes.as_slice().into()
+    })
 }
 
 fn scope_of(term: Term<'_>) -> NifResult<String> {
