@@ -309,7 +309,7 @@ defmodule Tiebeam.DiscoveryTest do
     end
 
     test "targets of SRV records are names of nodes", %{dns: dns, servers: servers} do
-      DnsServer.set(dns, "_app._tcp.internal", srv: {0, 0, 4369, 'h1.internal'}, srv: {9, 9, 1, 'h2.internal'})
+      DnsServer.set(dns, "_app._tcp.internal", srv: {0, 0, 4369, ~c"h1.internal"}, srv: {9, 9, 1, ~c"h2.internal"})
 
       state = SRV.init([query: "_app._tcp.internal", basename: "app"] ++ servers)
       assert {:ok, names, ^state} = SRV.find(state)
@@ -320,7 +320,7 @@ defmodule Tiebeam.DiscoveryTest do
 
     test "pods of a headless service are named in three ways", %{dns: dns, servers: servers} do
       name = "app-headless.prod.svc.cluster.local"
-      DnsServer.set(dns, name, a: {10, 0, 0, 5}, srv: {0, 50, 4369, 'app-0.' ++ to_charlist(name)})
+      DnsServer.set(dns, name, a: {10, 0, 0, 5}, srv: {0, 50, 4369, ~c"app-0." ++ to_charlist(name)})
       options = [service: "app-headless", namespace: "prod", basename: "app"] ++ servers
 
       for {names, expected} <- [
@@ -354,7 +354,7 @@ defmodule Tiebeam.DiscoveryTest do
 
     test "are asked in the domains of the search list, too", %{dns: dns, peer: peer} do
       DnsServer.set(dns, "app.prod.svc.cluster.local", a: {10, 0, 0, 5})
-      DnsServer.set(dns, "app.other.svc.cluster.local", a: {10, 0, 0, 6}, srv: {0, 0, 1, 'app-0.example'})
+      DnsServer.set(dns, "app.other.svc.cluster.local", a: {10, 0, 0, 6}, srv: {0, 0, 1, ~c"app-0.example"})
       find = fn module, state -> Beam.on(peer, module, :find, [state]) end
 
       for {service, expected} <- [
