@@ -309,7 +309,10 @@ defmodule Tiebeam.DiscoveryTest do
     end
 
     test "targets of SRV records are names of nodes", %{dns: dns, servers: servers} do
-      DnsServer.set(dns, "_app._tcp.internal", srv: {0, 0, 4369, ~c"h1.internal"}, srv: {9, 9, 1, ~c"h2.internal"})
+      DnsServer.set(dns, "_app._tcp.internal",
+        srv: {0, 0, 4369, ~c"h1.internal"},
+        srv: {9, 9, 1, ~c"h2.internal"}
+      )
 
       state = SRV.init([query: "_app._tcp.internal", basename: "app"] ++ servers)
       assert {:ok, names, ^state} = SRV.find(state)
