@@ -90,7 +90,9 @@ defmodule Tiebeam.Native do
           {:registered | :updated | :joined | :rejoined, row | entry}
           | {:replaced, entry, was :: encoded}
           | {:unregistered | :left, key, pid :: encoded, gone}
-          | {:purged, node, creation :: non_neg_integer, :down | :left | :restarted}
+          | {:purged, node, creation :: non_neg_integer, :down | :left | :restarted,
+             names :: [{scope :: atom, name :: term}],
+             memberships :: [{scope :: atom, group :: term, pid :: term}]}
 
   @type answer ::
           :left

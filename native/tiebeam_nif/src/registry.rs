@@ -238,13 +238,27 @@ pub(crate) fn change<'a>(env: Env<'a>, change: &Change) -> NifResult<Option<Term
             node,
             creation,
             departure,
+            keys,
         } => {
             let why = match departure {
                 Departure::Down => atoms::down(),
                 Departure::Left => atoms::left(),
                 Departure::Restarted => atoms::restarted(),
             };
-            let purged = (atoms::purged(), node_atom(env, node)?, creation, why);
+            let (mut names, mut memberships) = (Vec::new(), Vec::new());
+            for key in keys {
+                // One that cannot be decoded has no row.
+                let Some(name) = decode(env, key.name()) else {
+                    continue;
+                };
+                let scope = Atom::from_utf8_bytes(env, key.scope().as_bytes())?;
+                match key.member() {
+                    None => names.push((scope, name)),
+                    Some(pid) => memberships.extend(decode(env, pid).map(|pid| (scope, name, pid))),
+                }
+            }
+            let node = node_atom(env, node)?;
+            let purged = (atoms::purged(), node, creation, why, names, memberships);
             Ok(Some((atoms::table(), purged).encode(env)))
         }
     }
