@@ -26,6 +26,9 @@ defmodule Tiebeam.Event do
   | `[:tiebeam, :health]` | `%{multiplier: multiplier}` | |
   | `[:tiebeam, :leader]` | `%{term: term}` | `:node`, the leader or `nil` |
   | `[:tiebeam, :broadcast]` | `%{bytes: size}` | `:node` |
+  | `[:tiebeam, :registry, :registered]`, `:updated`, `:unregistered`, `:joined`, `:left` | `%{count: entries}`: names or memberships that this node's table shows, or shows no more, since the last one | |
+  | `[:tiebeam, :registry, :conflict]` | `%{count: 1}` | `:scope`, `:name`, `:pid` of this node, which lost the name; `:kept`, or `nil` |
+  | `[:tiebeam, :registry, :purge]` | `%{names: count, memberships: count, duration: native}` | `:node`, whose entries went, and `:reason`: `:down`, `:left` or `:restarted` |
 
   `Tiebeam.Discovery` has events of its own.
   """

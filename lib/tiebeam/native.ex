@@ -81,6 +81,7 @@ defmodule Tiebeam.Native do
   @type registry_command ::
           {:register, scope :: atom, name :: encoded, pid :: encoded, meta :: encoded, on_conflict,
            resolve :: boolean}
+          | {:claim, scope :: atom, name :: encoded, pid :: encoded, meta :: encoded}
           | {:unregister, scope :: atom, name :: encoded, pid :: encoded | nil}
           | {:update, scope :: atom, name :: encoded, meta :: encoded}
           | {:join, scope :: atom, group :: encoded, pid :: encoded, meta :: encoded}
@@ -170,7 +171,9 @@ defmodule Tiebeam.Native do
           {:registered | :updated | :joined | :rejoined, row | entry}
           | {:replaced, entry, was :: encoded}
           | {:unregistered | :left, key, pid :: encoded, gone}
-          | {:purged, node, creation :: non_neg_integer, :down | :left | :restarted}
+          | {:purged, node, creation :: non_neg_integer, :down | :left | :restarted,
+             names :: [{scope :: atom, name :: term}],
+             memberships :: [{scope :: atom, group :: term, pid :: term}]}
 
   @type answer ::
           :left
@@ -217,6 +220,10 @@ defmodule Tiebeam.Native do
 
   @spec view(cluster) :: [Tiebeam.Member.t()]
   def view(_cluster), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "How many more entries this node may register for certain, in whatever scopes."
+  @spec room(cluster) :: non_neg_integer
+  def room(_cluster), do: :erlang.nif_error(:nif_not_loaded)
 
   @spec health(cluster) :: Tiebeam.health()
   def health(_cluster), do: :erlang.nif_error(:nif_not_loaded)

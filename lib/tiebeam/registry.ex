@@ -69,7 +69,7 @@ defmodule Tiebeam.Registry do
   | `{:names, scope}` | a list of `{name, pid, metadata}` |
   | `{:groups, scope}` | a list of `{group, [{pid, metadata}]}` |
 
-  Where no metadata is given the scope may be left out. The member that is asked watches the process and answers for it, so a process is registered at a member only if its own node
+  Where no metadata is given the scope may be left out. A node takes names and memberships only from its own processes. The member that is asked watches the process and answers for it, so a process is registered at a member only if its own node
   is none.
 
   ## Events
@@ -88,8 +88,8 @@ defmodule Tiebeam.Registry do
 
   import Kernel, except: [send: 2]
 
-  alias Tiebeam.{Error, Table}
-  alias Tiebeam.Registry.{Name, Strong}
+  alias Tiebeam.{Error, Retry, Table}
+  alias Tiebeam.Registry.{Claim, Name, Strong}
 
   # The pause between two attempts of `register_with_retry/5`, in milliseconds.
   @retry_first 10
@@ -179,6 +179,7 @@ defmodule Tiebeam.Registry do
       else
         with {:ok, request} <-
                request(:register, options[:scope] || :default, name, pid, metadata, options),
+             :ask <- Claim.take(cluster, request),
              do: call(cluster, request)
       end
     end
@@ -213,18 +214,38 @@ defmodule Tiebeam.Registry do
 
   @doc """
   As `register/5`, but waits for as long as another process has the name, at most `:timeout` milliseconds (default 5,000): then
-  the answer is the last one. It tries again when that process ends, and now and then.
+  the answer is the last one. It tries again when that process ends, and now and then; with `:retry`, a `Tiebeam.Retry`, in place of
+  `:timeout`, when that process ends and after the pauses of the policy, for as many attempts as it has.
 
       iex> other = spawn(fn -> receive do: (:stop -> :ok) end)
       iex> :ok = Tiebeam.Registry.register(MyApp.Cluster, "handed over", other)
       iex> send(other, :stop)
       iex> Tiebeam.Registry.register_with_retry(MyApp.Cluster, "handed over", self())
       :ok
+      iex> policy = Tiebeam.Retry.new(attempts: 3, delay: 10)
+      iex> Tiebeam.Registry.register_with_retry(MyApp.Cluster, "handed over", spawn(fn -> Process.sleep(:infinity) end), nil, retry: policy)
+      {:error, {:taken, self()}}
   """
   @spec register_with_retry(Tiebeam.name(), name, pid, metadata, keyword) :: :ok | {:error, error}
   def register_with_retry(cluster, name, pid, metadata \\ nil, options \\ []) do
+    {policy, options} = Keyword.pop(options, :retry)
     {timeout, options} = Keyword.pop(options, :timeout, 5_000)
-    retry(fn -> register(cluster, name, pid, metadata, options) end, now() + timeout, @retry_first)
+    register = fn -> register(cluster, name, pid, metadata, options) end
+
+    if policy,
+      do: retry(register, Retry.pauses(policy)),
+      else: retry(register, now() + timeout, @retry_first)
+  end
+
+  defp retry(register, pauses) do
+    case {register.(), pauses} do
+      {{:error, {:taken, holder}}, [pause | pauses]} ->
+        await_end(holder, pause)
+        retry(register, pauses)
+
+      {answer, _pauses} ->
+        answer
+    end
   end
 
   defp retry(register, deadline, pause) do
@@ -232,21 +253,24 @@ defmodule Tiebeam.Registry do
 
     case register.() do
       {:error, {:taken, holder}} when left > 0 and is_pid(holder) ->
-        monitor = Process.monitor(holder)
         # Those who wait for one name must not all come at once.
-        pause_now = min(left, pause + :rand.uniform(pause))
-
-        receive do
-          {:DOWN, ^monitor, :process, _pid, _reason} -> :ok
-        after
-          pause_now -> Process.demonitor(monitor, [:flush])
-        end
-
+        await_end(holder, min(left, pause + :rand.uniform(pause)))
         # What ended for certain is known here in a moment.
         retry(register, deadline, min(2 * pause, @retry_max))
 
       answer ->
         answer
+    end
+  end
+
+  # Until the process ends, but not longer than the pause.
+  defp await_end(holder, pause) do
+    monitor = Process.monitor(holder)
+
+    receive do
+      {:DOWN, ^monitor, :process, _pid, _reason} -> :ok
+    after
+      pause -> Process.demonitor(monitor, [:flush])
     end
   end
 
@@ -291,9 +315,9 @@ defmodule Tiebeam.Registry do
     scope = options[:scope] || :default
 
     with :ok <- Name.check_scope(scope),
-         {:ok, name} <- Name.encode(name),
+         {:ok, bytes} <- Name.encode(name),
          {:ok, meta} <- Name.encode_meta(metadata),
-         do: call(cluster, {:registry, {:update, scope, name, meta}, nil, nil, nil})
+         do: call(cluster, {:registry, {:update, scope, bytes, meta}, nil, nil, {{scope, name}}})
   end
 
   @doc """
@@ -395,7 +419,8 @@ defmodule Tiebeam.Registry do
   end
 
   @doc """
-  How many names of a scope this node knows, of all nodes. The option is `:scope`. Takes the same time however many there are.
+  How many names of a scope this node knows, of all nodes. The option is `:scope`. Takes the same time however many there are; while this node registers it waits for the cluster's server, as
+  `register/5` does at most.
 
       iex> Tiebeam.Registry.count(MyApp.Cluster, scope: :empty)
       0
@@ -405,8 +430,13 @@ defmodule Tiebeam.Registry do
     case scope!(options) do
       :global -> length(:global.registered_names())
       :strong -> length(Strong.names(cluster))
-      scope -> read(cluster, fn -> cluster |> :ets.lookup({scope}) |> counted() end)
+      scope -> read(cluster, fn -> settled(cluster, scope) end)
     end
+  end
+
+  defp settled(cluster, scope) do
+    Claim.settle(cluster)
+    cluster |> :ets.lookup({scope}) |> counted()
   end
 
   defp counted([{_scope, count}]), do: count
@@ -434,8 +464,14 @@ defmodule Tiebeam.Registry do
   @spec local_names(Tiebeam.name(), keyword) :: [name]
   def local_names(cluster, options \\ []) do
     case scope!(options) do
-      :strong -> for {name, pid, _meta} <- Strong.names(cluster), node(pid) == node(), do: name
-      scope -> select(cluster, [{{{scope, :"$1"}, :_, :_, node()}, [], [:"$1"]}])
+      :strong ->
+        for {name, pid, _meta} <- Strong.names(cluster), node(pid) == node(), do: name
+
+      scope ->
+        select(
+          cluster,
+          for(owner <- [node(), {:claim, :_}], do: {{{scope, :"$1"}, :_, :_, owner}, [], [:"$1"]})
+        )
     end
   end
 
@@ -511,7 +547,8 @@ defmodule Tiebeam.Registry do
   # For the server and `Tiebeam.Group`.
 
   @doc false
-  # What the server is asked: everything is checked and encoded by who asks. Last comes the row that the table will have.
+  # What the server is asked: everything is checked and encoded by who asks. Last comes the row that the table will have, or its
+  # key, if it is about a name.
   def request(command, scope, name, pid, meta \\ nil, options \\ [])
 
   def request(:register, scope, name, pid, meta, options) do
@@ -530,7 +567,9 @@ defmodule Tiebeam.Registry do
   def request(:unregister, scope, name, pid, _meta, _options) do
     with :ok <- Name.check_scope(scope),
          {:ok, bytes} <- Name.encode(name),
-         do: {:ok, {:registry, {:unregister, scope, bytes, pid && Name.encode_pid(pid)}, nil, nil, nil}}
+         do:
+           {:ok,
+            {:registry, {:unregister, scope, bytes, pid && Name.encode_pid(pid)}, nil, nil, {{scope, name}}}}
   end
 
   def request(:join, scope, group, pid, meta, _options) do
@@ -566,7 +605,7 @@ defmodule Tiebeam.Registry do
 
   @doc false
   # The error in words.
-  @spec describe(error) :: String.t()
+  @spec describe(error | {:not_theirs, pid, node}) :: String.t()
   def describe({:invalid_name, why}), do: why
   def describe({:invalid_scope, why}), do: why
   def describe({:too_long, part, bytes, limit}), do: "the #{part} has #{bytes} bytes, the limit is #{limit}"
@@ -579,6 +618,10 @@ defmodule Tiebeam.Registry do
 
   def describe({:scopes_full, limit}), do: "this node uses #{limit} scopes, which is its limit"
   def describe({:full, limit}), do: "this node has #{limit} entries, which is its limit"
+
+  def describe({:not_theirs, pid, node}),
+    do: "#{inspect(pid)} is a process of #{node}: only that node takes its names and memberships away"
+
   def describe({:noconnection, node}), do: "#{node} is not connected"
 
   def describe({:too_many_guests, limit}),

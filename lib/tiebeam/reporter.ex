@@ -16,10 +16,15 @@ defmodule Tiebeam.Reporter do
   # a handful a minute, but what a peer sends may be a notice each.
   @max_waiting 1024
 
-  @enforce_keys [:cluster, :process, :waiting]
+  @enforce_keys [:cluster, :process, :waiting, :telemetry?]
   defstruct @enforce_keys
 
-  @typep t :: %__MODULE__{cluster: atom, process: atom, waiting: :atomics.atomics_ref()}
+  @typep t :: %__MODULE__{
+           cluster: atom,
+           process: atom,
+           waiting: :atomics.atomics_ref(),
+           telemetry?: boolean
+         }
 
   @doc "The reporter of a cluster, shared by its process and by who publishes."
   @spec new(cluster :: atom) :: t
@@ -28,7 +33,8 @@ defmodule Tiebeam.Reporter do
     %__MODULE__{
       cluster: cluster,
       process: Module.concat(cluster, Reporter),
-      waiting: :atomics.new(2, signed: false)
+      waiting: :atomics.new(2, signed: false),
+      telemetry?: Code.ensure_loaded?(:telemetry)
     }
   end
 
@@ -37,7 +43,16 @@ defmodule Tiebeam.Reporter do
 
   @doc "Hands on a notice, without waiting."
   @spec publish(t, Tiebeam.Native.notice() | Tiebeam.Leadership.Driver.notice()) :: :ok
-  def publish(%__MODULE__{waiting: waiting} = reporter, notice) do
+  def publish(reporter, notice), do: hand_on(reporter, {:notice, notice})
+
+  @doc "Hands on an event for telemetry alone, without waiting. Nothing, where there is none."
+  @spec measure(t, [atom], map, map) :: :ok
+  def measure(%__MODULE__{telemetry?: false}, _event, _measurements, _metadata), do: :ok
+
+  def measure(reporter, event, measurements, metadata),
+    do: hand_on(reporter, {:measured, event, measurements, metadata})
+
+  defp hand_on(%__MODULE__{waiting: waiting} = reporter, message) do
     pid = Process.whereis(reporter.process)
 
     cond do
@@ -49,7 +64,7 @@ defmodule Tiebeam.Reporter do
 
       true ->
         :atomics.add(waiting, 1, 1)
-        send(pid, {:notice, notice})
+        send(pid, message)
         :ok
     end
   end
@@ -58,15 +73,25 @@ defmodule Tiebeam.Reporter do
   def init(reporter) do
     # Those of a process that crashed went with it.
     :atomics.put(reporter.waiting, 1, 0)
-    {:ok, {reporter, Code.ensure_loaded?(:telemetry)}}
+    {:ok, reporter}
   end
 
   @impl true
-  def handle_info({:notice, notice}, {%{cluster: cluster, waiting: waiting}, telemetry?} = state) do
+  def handle_info({:notice, notice}, %{cluster: cluster} = reporter) do
     log(notice, inspect(cluster))
     event = Event.from_notice(notice)
-    if telemetry? and event != nil, do: execute(event, cluster)
+    if reporter.telemetry? and event != nil, do: event |> describe() |> execute(cluster)
+    reported(reporter)
+  end
 
+  def handle_info({:measured, event, measurements, metadata}, reporter) do
+    execute({event, measurements, metadata}, reporter.cluster)
+    reported(reporter)
+  end
+
+  def handle_info(_message, reporter), do: {:noreply, reporter}
+
+  defp reported(%{cluster: cluster, waiting: waiting} = reporter) do
     if :atomics.sub_get(waiting, 1, 1) == 0 do
       case :atomics.exchange(waiting, 2, 0) do
         0 ->
@@ -77,10 +102,8 @@ defmodule Tiebeam.Reporter do
       end
     end
 
-    {:noreply, state}
+    {:noreply, reporter}
   end
-
-  def handle_info(_message, state), do: {:noreply, state}
 
   defp log({:refused, node, identity}, cluster) do
     Logger.warning(
@@ -125,8 +148,7 @@ defmodule Tiebeam.Reporter do
 
   defp log(_notice, _cluster), do: :ok
 
-  defp execute(event, cluster) do
-    {name, measurements, metadata} = describe(event)
+  defp execute({name, measurements, metadata}, cluster) do
     :telemetry.execute([:tiebeam | name], measurements, Map.put(metadata, :cluster, cluster))
   end
 

@@ -21,7 +21,7 @@ defmodule Tiebeam.Server do
   # | `{:whereis, scope, name}` | `pid`, `nil` |
   # | `{:lookup, scope, name}` | `{pid, meta}`, `nil` |
   # | `{:register, scope, name, pid}`, and with `meta` | `:ok`, `{:error, {:taken, pid}}`, `{:error, {:invalid, text}}` |
-  # | `{:unregister, scope, name}` | `:ok`, `{:error, :unknown}`, `{:error, {:taken, pid}}` |
+  # | `{:unregister, scope, name}`, of a process of the node that asks | `:ok`, `{:error, :unknown}`, `{:error, {:taken, pid}}`, `{:error, {:invalid, text}}` |
   # | `{:members, scope, group}` | `[pid]` |
   # | `{:join, scope, group, pid}`, and with `meta`; `{:leave, scope, group, pid}` | as for names |
   # | `{:names, scope}` | `[{name, pid, meta}]` |
@@ -32,7 +32,7 @@ defmodule Tiebeam.Server do
   use GenServer
 
   alias Tiebeam.{Connection, Error, Event, Leadership, Member, Native, Options, Registry, Reporter, Table}
-  alias Tiebeam.Registry.{Driver, Question}
+  alias Tiebeam.Registry.{Claim, Driver, Question}
 
   # Messages taken at once. Keeps the turn at a few hundred microseconds in a cluster of a hundred nodes.
   @max_batch 64
@@ -142,6 +142,9 @@ defmodule Tiebeam.Server do
     {:noreply, %{state | names: Driver.await(state.names, from, key, timeout)}}
   end
 
+  # Whatever was claimed before has been taken out of the mailbox before.
+  def handle_call(:settle, {caller, _tag}, state) when node(caller) == node(), do: {:reply, :ok, state}
+
   def handle_call(:subscribe_names, {caller, _tag}, state) when node(caller) == node() do
     {:reply, :ok, %{state | names: Driver.subscribe(state.names, caller)}}
   end
@@ -181,7 +184,7 @@ defmodule Tiebeam.Server do
         {:noreply, state}
 
       {:change, verb, scope, name, pid, meta} ->
-        with :ok <- answerable(state, pid, from),
+        with {:ok, pid} <- answerable(state, verb, {scope, name}, pid, from),
              {:ok, request} <- Registry.request(verb, scope, name, pid, meta) do
           batch(state, [{:checked, from, request}])
         else
@@ -370,7 +373,9 @@ defmodule Tiebeam.Server do
       {:noreply, start_core(state)}
     else
       {events, state} = Enum.flat_map_reduce(messages, state, &event/2)
-      if events == [] and state.timer != nil, do: {:noreply, state}, else: {:noreply, step(state, events)}
+      state = if events == [] and state.timer != nil, do: state, else: step(state, events)
+      claims = Claim.turn_ended(state.names.claims, state.core, length(messages))
+      {:noreply, %{state | names: %{state.names | claims: claims}}}
     end
   end
 
@@ -378,9 +383,15 @@ defmodule Tiebeam.Server do
   defp drain(messages, 0, _state), do: messages
 
   defp drain(messages, left, %{observations: observations, names: names} = state) do
-    %{guests: guests, watcher: watcher} = names
+    %{guests: guests, watcher: watcher, claims: %{counter: counter}} = names
 
     receive do
+      {:claim, ^counter, _row, _command} = message ->
+        drain([message | messages], left - 1, state)
+
+      {:put_off, ^counter, _dead?, _request} = message ->
+        drain([message | messages], left - 1, state)
+
       {:"$gen_call", _from, {:registry, _command, _pid, _choice, _entry}} = message ->
         drain([message | messages], left - 1, state)
 
@@ -442,14 +453,13 @@ defmodule Tiebeam.Server do
     end
   end
 
-  defp event({:checked, from, {:registry, command, pid, choice, entry}}, state) do
-    case Driver.asked(state.names, pid, choice) do
-      {:ok, names} ->
-        {call, state} = await_answer(%{state | names: names}, {from, :registry, entry})
-        {[{:asked, call, command}], state}
+  defp event({:checked, _from, {:registry, _command, _pid, _choice, entry}} = request, state) do
+    case under_way(state, entry) do
+      nil ->
+        ask_core(request, state)
 
-      error ->
-        GenServer.reply(from, error)
+      {:claimed_by, caller} ->
+        Claim.put_off(state.names.claims, request, caller)
         {[], state}
     end
   end
@@ -472,6 +482,19 @@ defmodule Tiebeam.Server do
   # Of the present core.
   defp event({:tiebeam_store, life, what}, %{group: %{life: life}} = state), do: {[what], state}
 
+  defp event({:put_off, counter, dead?, request}, %{names: %{claims: %{counter: counter}}} = state) do
+    {:checked, _from, {:registry, _command, _pid, _choice, entry}} = request
+    if dead? and under_way(state, entry) != nil, do: Claim.drop(state.names.claims, elem(entry, 0))
+    event(request, state)
+  end
+
+  defp event({:claim, counter, row, command}, %{names: %{claims: %{counter: counter}}} = state) do
+    {:ok, names} = Driver.asked(state.names, elem(row, 1), nil)
+    names = %{names | claims: %{names.claims | taken: names.claims.taken + 1}}
+    {call, state} = await_answer(%{state | names: names}, {:claim, row})
+    {[{:asked, call, command}], state}
+  end
+
   defp event({:exited, watcher, pids}, %{names: %{watcher: watcher}} = state) do
     Enum.map_reduce(pids, state, &exited/2)
   end
@@ -486,6 +509,30 @@ defmodule Tiebeam.Server do
   end
 
   defp event(_message, state), do: {[], state}
+
+  # A claim of this name that the core is about to hear of.
+  defp under_way(_state, nil), do: nil
+
+  defp under_way(state, entry) do
+    key = elem(entry, 0)
+
+    with {:claimed_by, caller} <- Claim.under_way(state.names.claims, key) do
+      in_this_turn? = Enum.any?(state.calls, &match?({_call, {:claim, {^key, _, _, _}}}, &1))
+      if in_this_turn?, do: nil, else: {:claimed_by, caller}
+    end
+  end
+
+  defp ask_core({:checked, from, {:registry, command, pid, choice, entry}}, state) do
+    case Driver.asked(state.names, pid, choice) do
+      {:ok, names} ->
+        {call, state} = await_answer(%{state | names: names}, {from, :registry, entry})
+        {[{:asked, call, command}], state}
+
+      error ->
+        GenServer.reply(from, error)
+        {[], state}
+    end
+  end
 
   defp exited(pid, state) do
     {{:exited, Registry.Name.encode_pid(pid)}, %{state | names: Driver.down(state.names, pid)}}
@@ -533,12 +580,28 @@ defmodule Tiebeam.Server do
     {actions, deadline} = Native.step(state.core, now, events)
     {changes, actions, calls} = sort(actions, [], [], state.calls)
     # The table first of all, because whoever is answered or told looks there.
-    names = if changes == [], do: state.names, else: Driver.change(state.names, changes)
+    names = if changes == [], do: state.names, else: change(state, changes)
     state = Enum.reduce(actions, %{state | names: Driver.watch_asked(names), calls: calls}, &act/2)
 
     Enum.reduce(Enum.reverse(state.answered), {%{state | answered: []}, deadline}, fn answer, {state, _} ->
       step_all(state, now, [answer])
     end)
+  end
+
+  defp change(%{reporter: %{telemetry?: false}} = state, changes),
+    do: %{Driver.change(state.names, changes) | purges: []}
+
+  defp change(%{reporter: reporter} = state, changes) do
+    names = Driver.change(state.names, changes)
+
+    for {change, count} <- Enum.frequencies_by(changes, &elem(&1, 0)),
+        change in [:registered, :updated, :unregistered, :joined, :left],
+        do: Reporter.measure(reporter, [:registry, change], %{count: count}, %{})
+
+    for {measurements, metadata} <- names.purges,
+        do: Reporter.measure(reporter, [:registry, :purge], measurements, metadata)
+
+    %{names | purges: []}
   end
 
   # What is for the table, and everything else.
@@ -551,6 +614,7 @@ defmodule Tiebeam.Server do
 
     {row, others} =
       case asked do
+        {:claim, row} -> {row, others}
         {from, :registry, row} -> {row, [{:reply, from, :ok} | others]}
         {:again, _lost, row} -> {row, others}
       end
@@ -593,7 +657,7 @@ defmodule Tiebeam.Server do
 
   defp act({:lost, {scope, name}, pid, kept, on_conflict}, state) do
     with {:ok, name} <- Registry.Name.decode(name), {:ok, pid} <- Registry.Name.decode(pid) do
-      Driver.lost(state.names, {scope, name, pid, on_conflict}, kept && decode_pid(kept))
+      lost(state, {scope, name, pid, on_conflict}, kept && decode_pid(kept))
     end
 
     state
@@ -637,7 +701,15 @@ defmodule Tiebeam.Server do
     case asked do
       {:again, lost, _row} ->
         # Another process got the name while this node had none to show.
-        if lost != nil and answer != :done, do: Driver.lost(state.names, lost, kept(answer))
+        if lost != nil and answer != :done, do: lost(state, lost, kept(answer))
+
+      # There was a conflict, if anything, and its loser was told.
+      {:claim, _row} when answer == :done ->
+        :ok
+
+      {:claim, {{scope, name}, pid, _meta, _node} = row} ->
+        Claim.refuse(state.names.claims, row)
+        lost(state, {scope, name, pid, :notify}, kept(answer))
 
       # Of a process that ended.
       {nil, _command} ->
@@ -652,6 +724,9 @@ defmodule Tiebeam.Server do
           Table.put_metadata(state.options.name, metadata)
         end
 
+        # The answers of a node that left are all the same.
+        if command == :leave, do: Claim.close(state.names.claims)
+
         GenServer.reply(from, reply(command, answer))
 
       # The farewell of `terminate/2`.
@@ -665,6 +740,12 @@ defmodule Tiebeam.Server do
   defp act({:notify, notice}, state) do
     record(notice, state.options.name)
     publish(state, notice)
+  end
+
+  defp lost(state, {scope, name, pid, _on_conflict} = lost, kept) do
+    Driver.lost(state.names, lost, kept)
+    metadata = %{scope: scope, name: name, pid: pid, kept: kept}
+    Reporter.measure(state.reporter, [:registry, :conflict], %{count: 1}, metadata)
   end
 
   defp reply(:leave, :left), do: :ok
@@ -688,20 +769,39 @@ defmodule Tiebeam.Server do
     pid
   end
 
-  # Processes of this node, and of the node that asks if it has no registry of its own.
-  defp answerable(_state, pid, _from) when pid == nil or node(pid) == node(), do: :ok
+  # A name goes from its present process, which must be one of the node that asks, unless that is this one.
+  defp answerable(state, :unregister, key, nil, {caller, _tag}) do
+    case :ets.lookup(state.options.name, key) do
+      [{_key, pid, _meta, owner}]
+      when node(caller) != node() and node(pid) != node(caller) and (owner == node() or is_tuple(owner)) ->
+        {:error, {:not_theirs, pid, node(pid)}}
 
-  defp answerable(state, pid, {caller, _tag}) when node(pid) == node(caller) do
+      [{_key, pid, _meta, _owner}] ->
+        {:ok, pid}
+
+      [] ->
+        {:ok, nil}
+    end
+  end
+
+  defp answerable(_state, :leave, _key, pid, {caller, _tag})
+       when node(caller) != node() and node(pid) != node(caller),
+       do: {:error, {:not_theirs, pid, node(pid)}}
+
+  # Processes of this node, and of the node that asks if it has no registry of its own.
+  defp answerable(_state, _verb, _key, pid, _from) when node(pid) == node(), do: {:ok, pid}
+
+  defp answerable(state, _verb, _key, pid, {caller, _tag}) when node(pid) == node(caller) do
     case Table.member(state.options.name, node(pid)) do
       %Member{kind: kind, status: status} when kind != :plain and status in [:alive, :suspect] ->
         {:error, {:not_local, pid, node(pid)}}
 
       _ ->
-        :ok
+        {:ok, pid}
     end
   end
 
-  defp answerable(_state, pid, _from), do: {:error, {:not_local, pid, node(pid)}}
+  defp answerable(_state, _verb, _key, pid, _from), do: {:error, {:not_local, pid, node(pid)}}
 
   defp forget_oldest(observations) when map_size(observations) <= @max_observations, do: observations
 
@@ -798,7 +898,7 @@ defmodule Tiebeam.Server do
   defp refresh(state) do
     %{core: core, options: %{name: name}} = state
     Table.refresh(name, Native.view(core), Native.health(core), Native.metrics(core))
-    state
+    %{state | names: %{state.names | claims: Claim.refresh(state.names.claims, core)}}
   end
 
   # The timers of this process are whole milliseconds, and fire in the first one that has passed. One that is early is

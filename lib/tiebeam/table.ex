@@ -1,11 +1,11 @@
 defmodule Tiebeam.Table do
   @moduledoc false
   # The ETS tables that callers read. The supervisor owns them, so that they outlive a crash of the server; the server
-  # alone writes. The one that is named after the cluster is read most often:
+  # alone writes, but for names that callers claim (`Tiebeam.Registry.Claim`). The one that is named after the cluster is read most often:
   #
   # | table | rows |
   # |---|---|
-  # | names (has the cluster's name) | `{{scope, name}, pid, meta, owner}`, `{{scope}, count}`, `{:process, atom}`, `{:members, table}`, `{:groups, table}`, `{:agreed, table}`, `{:leader, node, term}`, `{:lease, term, until}` |
+  # | names (has the cluster's name) | `{{scope, name}, pid, meta, owner or {:claim, caller}}`, `{{scope}, count}`, `{:process, atom, counter of claims, whether there may be any}`, `{:members, table}`, `{:groups, table}`, `{:agreed, table}`, `{:leader, node, term}`, `{:lease, term, until}` |
   # | groups | `{{scope, group, pid}, meta, owner}` |
   # | members | `{node, member}`, `{{:vital, :health or :metrics}, map}`, `{{:option, key}, value}`, `{{:subscriber, pid}}`, `{{:watcher, pid}}`, `{{:choice, pid, scope, name}, on_conflict, resolve}` |
   # | agreed | `{{:key, binary}, revision, value}`, `{{:lock or :singleton or :name, name}, token, pid, meta}` |
@@ -17,12 +17,19 @@ defmodule Tiebeam.Table do
 
   @spec new(name :: atom, process :: atom, metadata :: binary) :: :ok
   def new(name, process, metadata) do
-    :ets.new(name, [:named_table, :set, :public, read_concurrency: true])
+    :ets.new(name, [:named_table, :set, :public, read_concurrency: true, write_concurrency: true])
     members = :ets.new(Tiebeam.Members, [:ordered_set, :public, read_concurrency: true])
     groups = :ets.new(Tiebeam.Groups, [:ordered_set, :public, read_concurrency: true])
     agreed = :ets.new(Tiebeam.Agreed, [:ordered_set, :public, read_concurrency: true])
     :ets.insert(members, {{:option, :metadata}, metadata})
-    :ets.insert(name, [{:process, process}, {:members, members}, {:groups, groups}, {:agreed, agreed}])
+
+    :ets.insert(name, [
+      {:process, process, :atomics.new(1, []), false},
+      {:members, members},
+      {:groups, groups},
+      {:agreed, agreed}
+    ])
+
     :ok
   end
 
@@ -51,6 +58,16 @@ defmodule Tiebeam.Table do
   def process(name) do
     read(name, fn -> :ets.lookup_element(name, :process, 2) end)
   end
+
+  @doc "The server, the counter of claims, and whether callers may make any: see `Tiebeam.Registry.Claim`."
+  @spec claims(atom) :: {atom, :atomics.atomics_ref(), boolean}
+  def claims(name) do
+    [{:process, process, counter, open}] = read(name, fn -> :ets.lookup(name, :process) end)
+    {process, counter, open}
+  end
+
+  @spec set_claims(atom, boolean) :: boolean
+  def set_claims(name, open), do: :ets.update_element(name, :process, {4, open})
 
   @doc "What this node tells about itself: the option, or what replaced it."
   @spec metadata(atom) :: binary

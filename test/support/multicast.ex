@@ -14,14 +14,7 @@ defmodule Support.Multicast do
 
   @doc "A port on which nobody is heard; an error where there is no multicast."
   def port do
-    with {:ok, socket} <-
-           :gen_udp.open(0, [
-             :binary,
-             active: false,
-             multicast_if: @interface,
-             multicast_loop: true,
-             add_membership: {@group, @interface}
-           ]),
+    with {:ok, socket} <- :gen_udp.open(0, options()),
          {:ok, port} <- :inet.port(socket),
          :ok <- :gen_udp.send(socket, @group, port, "probe"),
          {:ok, _} <- :gen_udp.recv(socket, 0, 5_000) do
@@ -33,5 +26,16 @@ defmodule Support.Multicast do
   def port! do
     {:ok, port} = port()
     port
+  end
+
+  @doc "A socket that hears the group at this port, and sends to it."
+  def open(port) do
+    {:ok, socket} = :gen_udp.open(port, options())
+    socket
+  end
+
+  defp options do
+    [:binary, active: false, reuseaddr: true, multicast_if: @interface, multicast_loop: true] ++
+      [add_membership: {@group, @interface}]
   end
 end

@@ -4,14 +4,13 @@ defmodule Tiebeam.DiscoveryTest do
 
   import ExUnit.CaptureLog
 
-  alias Support.{DnsServer, ToldDiscovery}
+  alias Support.{Beam, DnsServer, Multicast, Net, ToldDiscovery}
   alias Tiebeam.{Discovery, Options}
-  alias Tiebeam.Discovery.{Candidates, DNS, Epmd, Gossip, Kubernetes, SRV, Static}
+  alias Tiebeam.Discovery.{Candidates, Connector, DNS, Epmd, Gossip, Kubernetes, SRV, Static}
   alias Tiebeam.Discovery.Gossip.Packet
 
   doctest Tiebeam.Discovery.Pace
   doctest Tiebeam.Discovery.Name
-  doctest Tiebeam.Discovery.Resolver
   doctest Tiebeam.Discovery.Gossip.Packet
   doctest Static
   doctest DNS
@@ -221,6 +220,17 @@ defmodule Tiebeam.DiscoveryTest do
       assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
     end
 
+    test "what is not padded as it should be is ignored" do
+      {key, iv} = {Packet.key("somepassword"), <<0::128>>}
+      # 28 bytes: four are missing.
+      plain = Packet.write("a@h")
+      encrypt = &(iv <> :crypto.crypto_one_time(:aes_256_cbc, key, iv, plain <> &1, true))
+      assert Packet.read(encrypt.(<<4, 4, 4, 4>>), key) == {:ok, "a@h"}
+
+      for padding <- [<<1, 2, 3, 4>>, <<0, 0, 0, 0>>, <<4, 4, 4, 17>>, <<4, 4, 4, 255>>],
+          do: assert(Packet.read(encrypt.(padding), key) == :error)
+    end
+
     test "cut and changed packets are ignored or read, and raise nothing" do
       for {_node, key, packet} <- golden() do
         for size <- 0..(byte_size(packet) - 1) do
@@ -231,6 +241,41 @@ defmodule Tiebeam.DiscoveryTest do
           <<head::binary-size(at), byte, tail::binary>> = packet
           Packet.read(<<head::binary, Bitwise.bxor(byte, bit), tail::binary>>, key)
         end
+      end
+    end
+  end
+
+  describe "gossip" do
+    @describetag skip: Multicast.skip()
+
+    # What is found until this node is.
+    defp found(state, name, so_far \\ []) do
+      {:some, names, state} = Gossip.find(state)
+      names = so_far ++ names
+      if name in names, do: names, else: found(state, name, names)
+    end
+
+    defp secret(nil), do: {nil, nil}
+    defp secret(secret), do: {secret, Packet.key(secret)}
+
+    for secret <- [nil, "somepassword"] do
+      test "is sent as it is heard, with the secret #{inspect(secret)}" do
+        {secret, key} = secret(unquote(secret))
+        {port, group} = {Multicast.port!(), {233, 252, 1, 32}}
+        options = [port: port, multicast_if: "127.0.0.1", secret: secret]
+        socket = Multicast.open(port)
+        search = Task.async(fn -> options |> Gossip.init() |> found("found@h") end)
+        assert {:ok, {_address, _port, packet}} = :gen_udp.recv(socket, 0, 30_000)
+        assert Packet.read(packet, key) == {:ok, Atom.to_string(node())}
+        if key, do: assert(Packet.read(packet) == :error)
+        other = if key, do: nil, else: Packet.key("another")
+
+        for {name, key} <- [{"another@h", other}, {"found@h", key}] do
+          :ok = :gen_udp.send(socket, group, port, Packet.write(name, key, :crypto.strong_rand_bytes(16)))
+        end
+
+        # They come in order.
+        refute "another@h" in Task.await(search, 30_000)
       end
     end
   end
@@ -264,7 +309,10 @@ defmodule Tiebeam.DiscoveryTest do
     end
 
     test "targets of SRV records are names of nodes", %{dns: dns, servers: servers} do
-      DnsServer.set(dns, "_app._tcp.internal", srv: {0, 0, 4369, 'h1.internal'}, srv: {9, 9, 1, 'h2.internal'})
+      DnsServer.set(dns, "_app._tcp.internal",
+        srv: {0, 0, 4369, ~c"h1.internal"},
+        srv: {9, 9, 1, ~c"h2.internal"}
+      )
 
       state = SRV.init([query: "_app._tcp.internal", basename: "app"] ++ servers)
       assert {:ok, names, ^state} = SRV.find(state)
@@ -275,7 +323,7 @@ defmodule Tiebeam.DiscoveryTest do
 
     test "pods of a headless service are named in three ways", %{dns: dns, servers: servers} do
       name = "app-headless.prod.svc.cluster.local"
-      DnsServer.set(dns, name, a: {10, 0, 0, 5}, srv: {0, 50, 4369, 'app-0.' ++ to_charlist(name)})
+      DnsServer.set(dns, name, a: {10, 0, 0, 5}, srv: {0, 50, 4369, ~c"app-0." ++ to_charlist(name)})
       options = [service: "app-headless", namespace: "prod", basename: "app"] ++ servers
 
       for {names, expected} <- [
@@ -288,6 +336,46 @@ defmodule Tiebeam.DiscoveryTest do
     end
   end
 
+  describe "the system's name servers" do
+    # As /etc/resolv.conf says it in a pod.
+    setup do
+      dns = start_supervised!(DnsServer)
+      {{127, 0, 0, 1}, port} = DnsServer.address(dns)
+
+      path =
+        Path.join(System.tmp_dir!(), "tiebeam_inetrc_#{System.pid()}_#{System.unique_integer([:positive])}")
+
+      File.write!(path, """
+      {resolv_conf, ""}.
+      {nameserver, {127,0,0,1}, #{port}}.
+      {search, ["prod.svc.cluster.local", "svc.cluster.local"]}.
+      """)
+
+      on_exit(fn -> File.rm(path) end)
+      %{dns: dns, peer: Beam.start_peer(Net.name("dns"), env: %{"ERL_INETRC" => path})}
+    end
+
+    test "are asked in the domains of the search list, too", %{dns: dns, peer: peer} do
+      DnsServer.set(dns, "app.prod.svc.cluster.local", a: {10, 0, 0, 5})
+      DnsServer.set(dns, "app.other.svc.cluster.local", a: {10, 0, 0, 6}, srv: {0, 0, 1, ~c"app-0.example"})
+      find = fn module, state -> Beam.on(peer, module, :find, [state]) end
+
+      for {service, expected} <- [
+            {"app", "x@10.0.0.5"},
+            {"app.other", "x@10.0.0.6"},
+            {"app.other.svc.cluster.local.", "x@10.0.0.6"}
+          ] do
+        assert {:ok, [^expected], _} = find.(Kubernetes, Kubernetes.init(service: service, basename: "x"))
+        assert {:ok, [^expected], _} = find.(DNS, DNS.init(query: service, basename: "x"))
+      end
+
+      assert {:ok, ["x@app-0.example"], _} = find.(SRV, SRV.init(query: "app.other", basename: "x"))
+      assert {:ok, [], _} = find.(DNS, DNS.init(query: "nobody.example.", basename: "x"))
+      DnsServer.set(dns, "app.broken", :broken)
+      assert {:error, {"app.broken.", {:a, _}}, _} = find.(DNS, DNS.init(query: "app.broken.", basename: "x"))
+    end
+  end
+
   describe "a search" do
     defp discover(answers, result) do
       name = Module.concat(__MODULE__, "C#{System.unique_integer([:positive])}")
@@ -295,6 +383,11 @@ defmodule Tiebeam.DiscoveryTest do
       options = [answers: ToldDiscovery.answers(answers), interval: 1, connect: connect]
       cluster = [name: name, process: Module.concat(name, Process), discovery: [{ToldDiscovery, options}]]
       {start_supervised!({Tiebeam, cluster}), name}
+    end
+
+    defp connector(supervisor) do
+      [pid] = for {{Connector, 0}, pid, _, _} <- Supervisor.which_children(supervisor), do: pid
+      pid
     end
 
     test "dials what it finds, but not itself, and what is no name" do
@@ -310,8 +403,10 @@ defmodule Tiebeam.DiscoveryTest do
         capture_log(fn ->
           {supervisor, name} = discover([{:error, :broken}, :raise, {:some, [:"a@192.0.2.1"]}], false)
 
+          connector = connector(supervisor)
+
           assert_receive {:connect, :"a@192.0.2.1"}, 60_000
-          assert Process.alive?(supervisor)
+          assert connector(supervisor) == connector
           assert [%{status: :alive}] = Tiebeam.members(name)
           # It is tried again, later and later.
           assert_receive {:connect, :"a@192.0.2.1"}, 60_000

@@ -130,6 +130,17 @@ defmodule Tiebeam.RegistryClusterTest do
     eventually(fn -> ask.({:whereis, :default, "host"}) == pid end)
     assert ask.({:register, :default, "host", guest}) == {:error, {:taken, pid}}
     assert {:error, {:invalid, _}} = ask.({:register, :default, %{}, guest})
+    # What another node's processes have is theirs.
+    [{_, own, :ok}] = register(a, ["own"])
+    assert {:error, {:invalid, text}} = ask.({:unregister, :default, "own"})
+    assert text =~ "only that node"
+    assert on(a, :whereis, ["own"]) == own
+    assert group(a, :join, [:g, own]) == :ok
+    assert {:error, {:invalid, _}} = ask.({:leave, :default, :g, own})
+    assert group(a, :members, [:g]) == [own]
+    assert ask.({:unregister, :default, "host"}) == {:error, {:taken, pid}}
+    assert ask.({:register, :default, "second", guest}) == :ok
+    assert ask.({:unregister, :default, "second"}) == :ok
     # Not for others.
     assert ask.({:registry, {:unregister, :default, :erlang.term_to_binary("guest"), nil}, nil, nil, nil}) ==
              {:error, :unknown_request}

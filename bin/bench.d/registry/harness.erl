@@ -9,11 +9,14 @@
 
 main() ->
     Rounds = integer("ROUNDS", 3),
-    Adapters = [bench_tiebeam | [bench_syn || os:getenv("SYN") =/= false]] ++ [bench_pg, bench_global],
+    Others = [{bench_syn, "SYN"}, {bench_group, "GROUP"}, {bench_horde, "HORDE"}],
+    Adapters = [bench_tiebeam | [Adapter || {Adapter, Variable} <- Others, os:getenv(Variable) =/= false]] ++
+        [bench_pg, bench_global],
     [{module, _} = code:ensure_loaded(Adapter) || Adapter <- Adapters],
     Sizes = [list_to_integer(Size) || Size <- string:lexemes(os:getenv("SIZES", "10000,100000"), ",")],
     Parts = string:lexemes(os:getenv("PARTS", "names,latency,down,join"), ","),
-    os:getenv("SYN") =:= false andalso io:format("Without syn: SYN names no ebin directory of it.~n"),
+    [io:format("Without ~s: ~s names no ebin directory of it.~n", [atom_to_list(Adapter) -- "bench_", Variable])
+     || {Adapter, Variable} <- Others, os:getenv(Variable) =:= false],
     lists:member("names", Parts) andalso [names(Adapters, Size, Rounds) || Size <- Sizes],
     lists:member("latency", Parts) andalso latency(Adapters, Rounds),
     lists:member("down", Parts) andalso down(Adapters -- [bench_global], 10000, Rounds),
@@ -32,8 +35,10 @@ names(Adapters, Names, Rounds) ->
         Before = call(B, work, memory, [rss]),
         call(A, work, spawn_processes, [Size]),
         [ok = call(Node, work, start_waiting, [Adapter, Size, 300000]) || Node <- Nodes],
+        Busy = processor_time(Nodes),
         {Began, Took} = call(A, work, register_all, [Adapter, bulk, 1, Size, ?CALLERS]),
         Seen = lists:max([wait(Node, waited, at) || Node <- Nodes]) - Began,
+        Processor = (processor_time(Nodes) - Busy) / Size,
         Memory = (call(B, work, memory, [rss]) - Before) / Size,
         Look = call(B, work, lookups, [Adapter, whereis, bulk, Size, 20]),
         Bare = case erlang:function_exported(Adapter, bare, 1) of
@@ -42,15 +47,22 @@ names(Adapters, Names, Rounds) ->
         end,
         Again = [{bare_ratio, Look / Nanoseconds} || {bare, Nanoseconds} <- Bare],
         stop(Nodes), _ = C,
-        [{registrations, Size * 1000000 / Took}, {visible, Seen / 1000}, {lookup, Look}, {memory, Memory}] ++ Bare ++ Again
+        [{registrations, Size * 1000000 / Took}, {visible, Seen / 1000}, {lookup, Look}, {processor, Processor}, {memory, Memory}] ++ Bare ++ Again
     end),
     io:format("~n== ~b names (~b of global's), 3 nodes, ~b callers on one~n", [Names, min(Names, ?GLOBAL_NAMES), ?CALLERS]),
     table(Adapters, Runs, [{registrations, "registrations/s"}, {visible, "visible on all, ms"}, {lookup, "look-up elsewhere, ns"},
-        {bare, "bare ets:lookup, ns"}, {bare_ratio, "look-up / bare"}, {memory, "bytes per name elsewhere"}]),
+        {bare, "bare ets:lookup, ns"}, {bare_ratio, "look-up / bare"}, {processor, "processor time on all, us each"},
+        {memory, "bytes per name elsewhere"}]),
     target(Runs, registrations, bench_syn, at_least, 3.0),
     target(Runs, registrations, bench_global, at_least, 20.0),
     target(Runs, visible, bench_syn, at_most, 0.5),
+    ratio(Runs, processor, bench_syn),
+    ratio(Runs, memory, bench_syn),
     verdict("look-up of a bare ets:lookup", median(Runs, bench_tiebeam, bare_ratio), at_most, 1.2).
+
+%% Of all threads of the nodes, in microseconds: the one figure that other programs on the machine do not change much.
+processor_time(Nodes) ->
+    lists:sum([element(1, call(Node, erlang, statistics, [runtime])) * 1000 || Node <- Nodes]).
 
 %% From the call to when both others see the name.
 latency(Adapters, Rounds) ->
@@ -187,6 +199,14 @@ target(Runs, Figure, Other, Relation, Target) ->
         {Ours, Theirs} ->
             Text = io_lib:format("~s / ~s's", [Figure, atom_to_list(Other) -- "bench_"]),
             verdict(Text, Ours / Theirs, Relation, Target)
+    end.
+
+%% A figure without a goal.
+ratio(Runs, Figure, Other) ->
+    case {median(Runs, bench_tiebeam, Figure), median(Runs, Other, Figure)} of
+        {Ours, Theirs} when is_number(Theirs), Theirs > 0 ->
+            io:format("~s / ~s's: ~.2f~n", [Figure, atom_to_list(Other) -- "bench_", Ours / Theirs]);
+        _ -> ok
     end.
 
 verdict(_, none, _, _) -> ok;

@@ -1,6 +1,6 @@
 %% What the nodes do; the harness calls it over their standard input, so that it is no part of their cluster.
 -module(work).
--export([spawn_processes/1, register_all/5, wait_for/3, start_waiting/3, waited/0, lookups/5, memory/1]).
+-export([spawn_processes/1, in/2, register_all/5, wait_for/3, start_waiting/3, waited/0, lookups/5, memory/1]).
 -export([latencies/3, poll/4, polled/0, stall_start/1, stall_stop/0, watch_down/3, down/0, halt_soon/0]).
 
 name(Prefix, I) -> <<(atom_to_binary(Prefix))/binary, $-, (integer_to_binary(I))/binary>>.
@@ -9,8 +9,23 @@ now_us() -> os:system_time(microsecond).
 
 %% The processes that get names. They live as long as the node.
 spawn_processes(Count) ->
-    Pids = list_to_tuple([spawn(fun() -> receive stop -> ok end end) || _ <- lists:seq(1, Count)]),
+    Pids = list_to_tuple([spawn(fun hold/0) || _ <- lists:seq(1, Count)]),
     persistent_term:put({work, pids}, Pids).
+
+hold() ->
+    receive
+        {do, From, Reference, Work} -> From ! {Reference, Work()}, hold();
+        stop -> ok
+    end.
+
+%% In one of them, for registries that register only who asks.
+in(Pid, Work) ->
+    Reference = monitor(process, Pid),
+    Pid ! {do, self(), Reference, Work},
+    receive
+        {Reference, Result} -> demonitor(Reference, [flush]), Result;
+        {'DOWN', Reference, _, _, Reason} -> exit(Reason)
+    end.
 
 pid(I) ->
     Pids = persistent_term:get({work, pids}),

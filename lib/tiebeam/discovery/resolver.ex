@@ -2,7 +2,8 @@ defmodule Tiebeam.Discovery.Resolver do
   @moduledoc false
   # Questions to name servers: all addresses, or all SRV targets, of a name. Blocks while it asks.
 
-  # How long one name server may take to answer one question, and how often it is asked again.
+  # How long one name server that is given may take to answer one question, and how often it is asked. For the system's,
+  # inet has options of its own.
   @answer_time 2_000
   @retries 2
 
@@ -34,50 +35,21 @@ defmodule Tiebeam.Discovery.Resolver do
     end
   end
 
-  @doc """
-  The full names to ask for in turn: the name itself, and in the domains of the search list, these first if it has no dot. One with a
-  dot at its end is full.
-
-      iex> Tiebeam.Discovery.Resolver.full_names("app", ["ns.svc.local"])
-      ["app.ns.svc.local", "app"]
-      iex> Tiebeam.Discovery.Resolver.full_names("app.ns", ["svc.local"])
-      ["app.ns", "app.ns.svc.local"]
-      iex> Tiebeam.Discovery.Resolver.full_names("app.ns.", ["svc.local"])
-      ["app.ns"]
-  """
-  @spec full_names(String.t(), [String.t()]) :: [String.t()]
-  def full_names(name, search) do
-    searched = for domain <- search, do: name <> "." <> domain
-
-    cond do
-      String.ends_with?(name, ".") -> [String.trim_trailing(name, ".")]
-      String.contains?(name, ".") -> [name | searched]
-      true -> searched ++ [name]
+  # None if the servers say that there are none.
+  #
+  # The system's name servers, search list and all: inet reads `/etc/resolv.conf`.
+  defp records(name, type, nil) do
+    case :inet_res.getbyname(to_charlist(name), type, @total_time) do
+      {:ok, {:hostent, _name, _aliases, _type, _length, records}} -> {:ok, records}
+      {:error, reason} -> answered(reason)
     end
   end
 
-  # Those of the first name that has any; none if all servers say so; otherwise why it is not known.
   defp records(name, type, servers) do
-    search = if servers, do: [], else: search_list()
+    name = name |> String.trim_trailing(".") |> to_charlist()
+    options = [nameservers: servers, timeout: @answer_time, retry: @retries]
 
-    name
-    |> full_names(search)
-    |> Enum.reduce_while({:ok, []}, fn name, so_far ->
-      case ask(name, type, servers) do
-        {:ok, [_ | _]} = found -> {:halt, found}
-        {:ok, []} -> {:cont, so_far}
-        {:error, _reason} = error -> {:cont, error}
-      end
-    end)
-  end
-
-  # As `/etc/resolv.conf` has it, which inet reads by itself.
-  defp search_list, do: for(domain <- Keyword.get_values(:inet.get_rc(), :search), do: to_string(domain))
-
-  defp ask(name, type, servers) do
-    options = [timeout: @answer_time, retry: @retries] ++ if(servers, do: [nameservers: servers], else: [])
-
-    case :inet_res.resolve(to_charlist(name), :in, type, options, @total_time) do
+    case :inet_res.resolve(name, :in, type, options, @total_time) do
       {:ok, message} ->
         answers = :inet_dns.msg(message, :anlist)
         {:ok, for(record <- answers, :inet_dns.rr(record, :type) == type, do: :inet_dns.rr(record, :data))}

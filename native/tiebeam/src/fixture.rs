@@ -3,6 +3,8 @@
 //! Each function here says the same as the one of its name in that module, so that a test cannot tell the two nodes
 //! apart. All of it goes through the public interface of `tiebeam_node`.
 
+mod supervised;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +68,7 @@ pub(crate) fn host(node: &Node) -> Result<Arc<Notify>, SpawnError> {
     export(node, "global_trans", global_trans);
     export(node, "spawn_relay", spawn_relay);
     export(node, "keep_greater", keep_greater);
+    export(node, "supervise", supervised::supervise);
 
     let stop = Arc::new(Notify::new());
     let notify = Arc::clone(&stop);

@@ -34,6 +34,7 @@ fn register(number: u64) -> Command {
         meta: [][..].into(),
         on_conflict: OnConflict::Notify,
         resolve: false,
+        claimed: false,
     }
 }
 

@@ -289,6 +289,7 @@ impl Cluster {
     /// What this member knows now.
     pub fn view(&self) -> View<'_> {
         View {
+            left: self.phase == Phase::Left,
             membership: &self.membership,
             registry: &self.registry,
         }
@@ -298,6 +299,7 @@ impl Cluster {
 /// What a member knows at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
+    left: bool,
     membership: &'a Membership,
     registry: &'a Registry,
 }
@@ -326,6 +328,12 @@ impl<'a> View<'a> {
     /// All members in the order of their names, this node included.
     pub fn members(&self) -> impl Iterator<Item = &'a Member> + use<'a> {
         self.membership.members()
+    }
+
+    /// How many more entries this node may register for certain, in whatever scopes: for a driver that lets callers take free
+    /// names from its table before the core knows. None once it has left.
+    pub fn room(&self) -> usize {
+        if self.left { 0 } else { self.registry.room() }
     }
 
     /// All names and memberships, names first: for a driver that makes its table anew. Callers read the driver's table.

@@ -84,6 +84,12 @@ fn view<'a>(env: Env<'a>, member: ResourceArc<Member>) -> NifResult<Vec<Term<'a>
     })
 }
 
+/// `room(cluster) :: non_neg_integer`
+#[rustler::nif]
+fn room(member: ResourceArc<Member>) -> NifResult<usize> {
+    with(&member, |cluster| Ok(cluster.view().room()))
+}
+
 /// `health(cluster) :: Tiebeam.health()`
 #[rustler::nif]
 fn health(member: ResourceArc<Member>) -> NifResult<HealthMap> {

@@ -1,7 +1,7 @@
 //! The registry's commands, rows and answers as Elixir terms. Names, pids and metadata are bytes in the external term
 //! format; rows of the table are made terms here, everything else is for the driver to decode.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustler::types::tuple::get_tuple;
 use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Term};
@@ -16,7 +16,7 @@ mod atoms {
     rustler::atoms! {
         nil,
         // Commands.
-        register, unregister, update, join, leave,
+        register, claim, unregister, update, join, leave,
         exit, notify, standby,
         // Answers.
         done, taken, unknown, exited, refused, length, scope_full, scopes_full, full,
@@ -43,11 +43,21 @@ pub(crate) fn command(term: Term<'_>) -> NifResult<Option<Command>> {
                 scope: scope_of(scope)?,
                 name: bytes(name)?,
                 pid: bytes(pid)?,
-                meta: bytes(meta)?,
+                meta: self::meta(meta)?,
                 on_conflict: self::on_conflict(on_conflict.decode()?)?,
                 resolve: resolve.decode()?,
+                claimed: false,
             }
         }
+        [scope, name, pid, meta] if tag == atoms::claim() => Command::Register {
+            scope: scope_of(scope)?,
+            name: bytes(name)?,
+            pid: bytes(pid)?,
+            meta: self::meta(meta)?,
+            on_conflict: OnConflict::Notify,
+            resolve: false,
+            claimed: true,
+        },
         [scope, name, pid] if tag == atoms::unregister() => Command::Unregister {
             scope: scope_of(scope)?,
             name: bytes(name)?,
@@ -60,13 +70,13 @@ pub(crate) fn command(term: Term<'_>) -> NifResult<Option<Command>> {
         [scope, name, meta] if tag == atoms::update() => Command::Update {
             scope: scope_of(scope)?,
             name: bytes(name)?,
-            meta: bytes(meta)?,
+            meta: self::meta(meta)?,
         },
         [scope, group, pid, meta] if tag == atoms::join() => Command::Join {
             scope: scope_of(scope)?,
             group: bytes(group)?,
             pid: bytes(pid)?,
-            meta: bytes(meta)?,
+            meta: self::meta(meta)?,
         },
         [scope, group, pid] if tag == atoms::leave() => Command::Leave {
             scope: scope_of(scope)?,
@@ -118,6 +128,17 @@ impl Registers {
 
 pub(crate) fn bytes(term: Term<'_>) -> NifResult<Arc<[u8]>> {
     Ok(term.decode::<Binary<'_>>()?.as_slice().into())
+}
+
+/// Most entries have none, and share it.
+fn meta(term: Term<'_>) -> NifResult<Arc<[u8]>> {
+    static NONE: LazyLock<Arc<[u8]>> = LazyLock::new(|| NIL.into());
+    let bytes = term.decode::<Binary<'_>>()?;
+    Ok(if bytes.as_slice() == NIL {
+        NONE.clone()
+    } else {
+        bytes.as_slice().into()
+    })
 }
 
 fn scope_of(term: Term<'_>) -> NifResult<String> {
@@ -217,13 +238,27 @@ pub(crate) fn change<'a>(env: Env<'a>, change: &Change) -> NifResult<Option<Term
             node,
             creation,
             departure,
+            keys,
         } => {
             let why = match departure {
                 Departure::Down => atoms::down(),
                 Departure::Left => atoms::left(),
                 Departure::Restarted => atoms::restarted(),
             };
-            let purged = (atoms::purged(), node_atom(env, node)?, creation, why);
+            let (mut names, mut memberships) = (Vec::new(), Vec::new());
+            for key in keys {
+                // One that cannot be decoded has no row.
+                let Some(name) = decode(env, key.name()) else {
+                    continue;
+                };
+                let scope = Atom::from_utf8_bytes(env, key.scope().as_bytes())?;
+                match key.member() {
+                    None => names.push((scope, name)),
+                    Some(pid) => memberships.extend(decode(env, pid).map(|pid| (scope, name, pid))),
+                }
+            }
+            let node = node_atom(env, node)?;
+            let purged = (atoms::purged(), node, creation, why, names, memberships);
             Ok(Some((atoms::table(), purged).encode(env)))
         }
     }

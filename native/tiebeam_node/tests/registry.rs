@@ -761,11 +761,31 @@ async fn any_node_asks_and_registers_its_own_processes() {
     has(&there, "db", db.pid()).await;
     assert_eq!(there.lookup("db").unwrap().node.as_str(), A);
 
+    // What another node's processes have is theirs.
     let own = a.spawn_anonymous().unwrap();
+    let names = on_a.registry();
+    names.register("own", own.pid()).await.unwrap();
+    let refused = with("unregister", vec![scope(), Term::from("own")]).await;
+    assert!(refused.to_string().contains("only that node"), "{refused}");
+    assert_eq!(names.whereis("own").as_ref(), Some(own.pid()));
+    let refused = with("leave", vec![Term::atom("g"), Term::from(own.pid())]).await;
+    assert!(refused.to_string().contains("only that node"), "{refused}");
+    let third = b.spawn_anonymous().unwrap();
+    on_b.registry()
+        .register("third", third.pid())
+        .await
+        .unwrap();
+    has(&names, "third", third.pid()).await;
+    let taken = with("unregister", vec![scope(), Term::from("third")]).await;
+    assert!(taken.to_string().contains("taken"), "{taken}");
+    let ok = with("register", vec![Term::from("mine"), pid()]).await;
+    assert!(ok.is_atom("ok"), "{ok}");
+    let ok = with("unregister", vec![Term::from("mine")]).await;
+    assert!(ok.is_atom("ok"), "{ok}");
+
     let taken = with("register", vec![name(), Term::from(own.pid())]).await;
     let expected = Term::tuple([Term::atom("taken"), pid()]);
     assert_eq!(taken, Term::tuple([Term::atom("error"), expected]));
-    let third = b.spawn_anonymous().unwrap();
     let refused = with("register", vec![Term::from(1), Term::from(third.pid())]).await;
     assert!(refused.to_string().contains("of another node"), "{refused}");
     let global = with("register", vec![Term::atom("global"), name(), pid()]).await;

@@ -12,7 +12,7 @@ use tiebeam_node::Status as MemberStatus;
 
 use super::{Cluster, Counters, Status};
 
-/// What [`text`] is.
+/// What [`text()`] is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of a node, in the OpenMetrics text format.

@@ -258,6 +258,43 @@ fn a_node_joins_others_also_those_that_start_later() {
 }
 
 #[test]
+fn a_node_finds_others_where_it_is_told_to_look() {
+    let host = Host::new();
+    let _first = host.node(
+        "a@127.0.0.1",
+        &["--discover", "static:b@127.0.0.1?interval=1"],
+    );
+    let _second = host.node("b@127.0.0.1", &[]);
+    let _third = host.node(
+        "c@127.0.0.1",
+        &["--discover", "epmd:127.0.0.1?name=a*&interval=1"],
+    );
+    let nodes = ["rpc", "a@127.0.0.1", "erlang", "nodes"];
+    host.until(
+        &[&nodes[..], &["--cookie", "secret"]].concat(),
+        "['b@127.0.0.1','c@127.0.0.1']",
+    );
+}
+
+#[test]
+fn a_node_that_cannot_look_as_it_is_told_to_says_what_to_write() {
+    let host = Host::new();
+    for (spec, says) in [
+        ("mdns:app", "use static, epmd, dns, srv, k8s or gossip"),
+        (
+            "gossip?secret-file=/nonexistent",
+            "cannot read the secret file /nonexistent",
+        ),
+    ] {
+        let node = ["node", "--name", "a@127.0.0.1", "--cookie", "secret"];
+        let output = host.tiebeam(&[&node[..], &["--discover", spec]].concat());
+        assert!(!output.status.success());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(says), "{stderr}");
+    }
+}
+
+#[test]
 fn a_hidden_node_is_not_among_the_nodes() {
     let host = Host::new();
     let _first = host.node("a@127.0.0.1", &[]);

@@ -35,6 +35,7 @@ fn register(name: &str, pid: &str) -> Event {
             meta: b""[..].into(),
             on_conflict: OnConflict::Notify,
             resolve: false,
+            claimed: false,
         }),
     }
 }
@@ -141,7 +142,7 @@ fn a_name_reaches_the_other_members_and_goes_with_its_node() {
     let [_, seen] = talk(&mut a, &mut b, 8, first);
     assert!(matches!(
         tables(&seen)[..],
-        [Change::Purged { node, creation: 1, departure: Departure::Left }] if *node == name("a@h")
+        [Change::Purged { node, creation: 1, departure: Departure::Left, .. }] if *node == name("a@h")
     ));
     assert_eq!(b.view().entries().count(), 0);
     let late = step(&mut a, 9, register("too late", "p3"));

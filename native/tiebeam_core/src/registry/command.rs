@@ -30,6 +30,11 @@ pub enum Command {
         /// Ask [`Output::Resolve`](super::Output::Resolve) when this is the older of two registrations, instead of keeping
         /// it. All nodes should ask for the same in one scope.
         resolve: bool,
+        /// The driver found the name free in its table, wrote the row itself and has told the caller that it is done. Then
+        /// nobody is asked: a registration of another node that came in meanwhile is a conflict, as if that node had
+        /// registered at the same time. If a process of this node has the name, or a limit is reached, nothing is changed,
+        /// and the driver tells the process that it lost.
+        claimed: bool,
     },
     /// Take a name away from its process, or a waiting process out of the line.
     Unregister {

@@ -159,6 +159,11 @@ impl Registry {
                     node: replica.node.clone(),
                     creation: replica.life.creation,
                     departure,
+                    keys: replica
+                        .items
+                        .behind(None)
+                        .map(|(key, _)| key.clone())
+                        .collect(),
                 }));
             }
             replica.shown = Shown::Sinking { upto: None };

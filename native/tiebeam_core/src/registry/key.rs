@@ -121,7 +121,7 @@ impl Key {
     }
 
     /// The process of a membership.
-    pub(crate) fn member(&self) -> Option<&[u8]> {
+    pub fn member(&self) -> Option<&[u8]> {
         match self.what() {
             What::Name => None,
             What::Member => Some(&self.bytes[self.scope_end() + 2 + self.group_length()..]),

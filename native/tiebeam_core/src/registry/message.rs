@@ -354,9 +354,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Message, Malformed> {
             let head = input.number()?;
             let more = input.flag()?;
             let mut operations = Vec::new();
+            let mut meta = Arc::default();
             while !input.is_empty() {
                 let seq = from + 1 + operations.len() as u64;
-                operations.push(input.operation(seq)?);
+                operations.push(input.operation(seq, &mut meta)?);
             }
             if from + operations.len() as u64 > head {
                 return Err(input.error("has operations behind its head"));
@@ -490,7 +491,8 @@ impl<'a> Input<'a> {
         Key::parse(bytes).ok_or_else(|| self.error("has a key that is none"))
     }
 
-    fn item(&mut self, key: &Key, seq: u64) -> Result<Item, Malformed> {
+    /// Items of one message share their metadata with the one before where that is equal, as it mostly is: `last`.
+    fn item(&mut self, key: &Key, seq: u64, last: &mut Arc<[u8]>) -> Result<Item, Malformed> {
         let flags = self.byte()?;
         if flags & !(RESOLVE | VOID | CLAIMANTS) != 0 {
             return Err(self.error("has an item with unknown flags"));
@@ -500,10 +502,11 @@ impl<'a> Input<'a> {
             (None, pid @ [_, ..]) => pid.into(),
             _ => return Err(self.error("has an item whose process is not where it belongs")),
         };
-        let meta = match self.counted(MAX_META_BYTES)? {
-            [] => Arc::default(),
-            meta => meta.into(),
-        };
+        let meta = self.counted(MAX_META_BYTES)?;
+        if **last != *meta {
+            *last = meta.into();
+        }
+        let meta = last.clone();
         let stamp = self.number()?;
         let mut verdict = Verdict {
             void: flags & VOID != 0,
@@ -538,11 +541,11 @@ impl<'a> Input<'a> {
         })
     }
 
-    fn operation(&mut self, seq: u64) -> Result<Operation, Malformed> {
+    fn operation(&mut self, seq: u64, meta: &mut Arc<[u8]>) -> Result<Operation, Malformed> {
         match self.byte()? {
             0 => {
                 let key = self.key()?;
-                let item = self.item(&key, seq)?;
+                let item = self.item(&key, seq, meta)?;
                 Ok(Operation::Put(key, item))
             }
             1 => {
@@ -579,9 +582,10 @@ impl<'a> Input<'a> {
                 let upto = self.u64()?;
                 let count = self.number()?;
                 let mut items = Vec::new();
+                let mut meta = Arc::default();
                 for _ in 0..count {
                     let key = self.key()?;
-                    let mut item = self.item(&key, 0)?;
+                    let mut item = self.item(&key, 0, &mut meta)?;
                     item.seq = self.number()?;
                     items.push((key, item));
                 }

@@ -111,6 +111,8 @@ pub enum Change {
         creation: u32,
         /// Why.
         departure: Departure,
+        /// All that may have such a row: so that nobody looks through the whole table. Some may show another owner's.
+        keys: Vec<Key>,
     },
 }
 

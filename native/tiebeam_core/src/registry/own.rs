@@ -29,6 +29,7 @@ pub(crate) struct Registration {
     meta: Arc<[u8]>,
     on_conflict: OnConflict,
     resolve: bool,
+    claimed: bool,
 }
 
 /// Does the process that has a name still run? One question for all who wait for it.
@@ -60,6 +61,7 @@ impl Registry {
                 meta,
                 on_conflict,
                 resolve,
+                claimed,
             } => {
                 let checked = check_scope(&scope)
                     .and_then(|()| check_name(&name))
@@ -74,8 +76,9 @@ impl Registry {
                         meta,
                         on_conflict,
                         resolve,
+                        claimed,
                     };
-                    self.register(call, registration, true, out)
+                    self.register(call, registration, !claimed, out)
                 }
             }
             Command::Unregister { scope, name, pid } => {
@@ -150,14 +153,17 @@ impl Registry {
         if self.row(&key).is_none() {
             // Its node may have gone down a moment ago, and another registration, or a process that waits, be next.
             self.settle(&key, Gone::Missed, out);
-            if self.row(&key).is_none() && !self.stop_waiting(&key, Some(&registration.pid)) {
+            if self.row(&key).is_none()
+                && !self.stop_waiting(&key, Some(&registration.pid))
+                && !registration.claimed
+            {
                 self.promote_now(&key, out);
                 if self.items.get(&key).is_some_and(|own| !own.is_void()) {
                     return self.register(call, registration, may_ask, out);
                 }
             }
         }
-        if let Some(row) = self.row(&key) {
+        if let Some(row) = self.row(&key).filter(|_| !registration.claimed) {
             let (slot, pid) = (row.slot, row.pid.clone());
             let replica = self.replicas.get(&slot)?;
             let (node, item) = (replica.node.clone(), replica.items.get(&key)?);
@@ -200,6 +206,15 @@ impl Registry {
             }),
         };
         self.put_own(registration.key, item, out);
+    }
+
+    /// How many more entries there is room for, in whatever scopes.
+    pub(crate) fn room(&self) -> usize {
+        let fullest = self.scopes.values().copied().max().unwrap_or(0);
+        let in_scope = self.limits.entries_per_scope.saturating_sub(fullest);
+        in_scope
+            .min(MAX_ENTRIES.saturating_sub(self.items.len()))
+            .min(MAX_SCOPES - self.scopes.len())
     }
 
     /// Whether there is room for one more entry.

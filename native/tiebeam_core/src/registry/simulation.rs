@@ -45,6 +45,8 @@ struct Counts {
     late: u64,
     names: u64,
     members: u64,
+    claimed: u64,
+    crossed_claims: u64,
 }
 
 struct World {
@@ -108,6 +110,12 @@ enum Happening {
         life: u64,
         id: u64,
         keep: Keep,
+    },
+    /// The driver tells its registry of a name that a caller took from the table.
+    Claimed {
+        at: usize,
+        life: u64,
+        key: Key,
     },
     Client,
     Fault,
@@ -324,6 +332,13 @@ impl World {
                 registry.resolved(now, id, keep, &mut out);
                 at
             }
+            Happening::Claimed { at, life, key } => {
+                if self.hosts[at].life != life {
+                    return;
+                }
+                self.tell_claim(at, &key);
+                at
+            }
             Happening::Client => {
                 if self.calm {
                     return;
@@ -460,8 +475,41 @@ impl World {
             meta: format!("{}", self.random.below(3)).as_bytes().into(),
             on_conflict,
             resolve,
+            claimed: false,
         };
         self.ask(node, command);
+    }
+
+    /// A caller finds a name free in the table, and has it; the registry is told a little later.
+    fn claim(&mut self, node: usize, name: Arc<[u8]>, pid: Arc<[u8]>) {
+        self.counts.claimed += 1;
+        let key = self.hosts[node].claim(Command::Register {
+            scope: "plain".into(),
+            name,
+            pid,
+            meta: b"claimed"[..].into(),
+            on_conflict: OnConflict::Notify,
+            resolve: false,
+            claimed: true,
+        });
+        let (at, life) = (node, self.hosts[node].life);
+        self.later(20, Happening::Claimed { at, life, key });
+    }
+
+    fn tell_claim(&mut self, node: usize, key: &Key) {
+        let Some(command) = self.hosts[node].claims.remove(key) else {
+            return;
+        };
+        let Command::Register { pid, .. } = &command else {
+            return;
+        };
+        let pid = pid.clone();
+        self.counts.crossed_claims += u64::from(self.hosts[node].table.contains_key(key));
+        self.ask(node, command);
+        // The driver watches it only from now on.
+        if !self.hosts[node].is_alive(&pid) {
+            self.end(node, pid);
+        }
     }
 
     fn ask(&mut self, node: usize, command: Command) {
@@ -482,9 +530,19 @@ impl World {
         let choice = self.random.below(16);
         let old = self.hosts[node].some_process(&mut self.random);
         let pid = if self.random.below(3) == 0 { old } else { None };
+        let key = Key::name_in(scope, &name);
+        // What is asked about a name that was claimed waits until the registry knows of it.
+        self.tell_claim(node, &key);
         match choice {
             0..=6 => {
                 let pid = pid.unwrap_or_else(|| self.hosts[node].spawn());
+                let host = &self.hosts[node];
+                let waits = host.standby.get(&key) == Some(&pid);
+                if scope == "plain" && host.shows_free(&key) && !waits && self.random.below(2) == 0
+                {
+                    self.say(|| format!("{node}: claim {key:?} {}", pid.escape_ascii()));
+                    return self.claim(node, name, pid);
+                }
                 let on_conflict = [OnConflict::Exit, OnConflict::Notify, OnConflict::Standby]
                     [self.random.below(3) as usize];
                 self.say(|| {
@@ -705,6 +763,8 @@ impl Counts {
             (&mut self.late, other.late),
             (&mut self.names, other.names),
             (&mut self.members, other.members),
+            (&mut self.claimed, other.claimed),
+            (&mut self.crossed_claims, other.crossed_claims),
         ] {
             *sum += more;
         }
@@ -767,6 +827,12 @@ fn many_seeds_keep_every_property() {
         ("renewed registries", counts.renewed, 200),
         ("crashes", counts.crashed, 200),
         ("messages of lost connections", counts.late, 500),
+        ("claims", counts.claimed, 1000),
+        (
+            "claims that crossed a registration",
+            counts.crossed_claims,
+            10,
+        ),
         ("names in the end", counts.names, 3000),
         ("members in the end", counts.members, 3000),
     ] {

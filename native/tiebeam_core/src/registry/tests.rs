@@ -80,6 +80,7 @@ fn registration(name: &str, pid: &str) -> Command {
         meta: b""[..].into(),
         on_conflict: OnConflict::Notify,
         resolve: false,
+        claimed: false,
     }
 }
 
@@ -187,6 +188,75 @@ fn the_owner_of_a_taken_name_is_asked_for_a_time() {
     assert_eq!(answers(&out), [&Answer::Done]);
 }
 
+/// The driver's callers take free names from its table; what they took may have come in from elsewhere at the same moment.
+#[test]
+fn a_claim_that_crossed_a_registration_is_a_conflict() {
+    let claim = |name: &str, pid: &str| match registration(name, pid) {
+        Command::Register {
+            scope,
+            name,
+            pid,
+            meta,
+            on_conflict,
+            resolve,
+            ..
+        } => Command::Register {
+            scope,
+            name,
+            pid,
+            meta,
+            on_conflict,
+            resolve,
+            claimed: true,
+        },
+        other => other,
+    };
+    let mut a = Node::new("a@h", Limits::default());
+    a.up("b@h");
+    assert_eq!(answers(&a.ask(claim("free", "p"))), [&Answer::Done]);
+    assert_eq!(a.pid("free"), Some(b"p".to_vec()));
+
+    // Nobody is asked, and the older registration has the name.
+    let put = Operation::Put(Key::name_in("s", b"n"), item("other", 1));
+    a.hear("b@h", &operations(0, 1, vec![put]));
+    let out = a.ask(claim("n", "p"));
+    let [Output::Lost(loss), Output::Answer { answer, .. }] = &out[..] else {
+        panic!("{out:?}");
+    };
+    assert_eq!(
+        (&*loss.pid, loss.kept.as_deref()),
+        (&b"p"[..], Some(&b"other"[..]))
+    );
+    assert_eq!(*answer, Answer::Done);
+    assert_eq!(a.pid("n"), Some(b"other".to_vec()));
+
+    // A process of this node is in the way: nothing is changed.
+    let out = a.ask(claim("free", "q"));
+    assert!(
+        matches!(&out[..], [Output::Answer { answer: Answer::Taken { pid, .. }, .. }] if **pid == b"p"[..]),
+        "{out:?}"
+    );
+    a.registry.check();
+}
+
+#[test]
+fn there_is_room_for_what_is_said() {
+    let limits = Limits {
+        entries_per_scope: 10,
+        ..Limits::default()
+    };
+    let mut a = Node::new("a@h", limits);
+    assert_eq!(a.registry.room(), 10);
+    for number in 0..4 {
+        a.register(&format!("n{number}"), "p");
+    }
+    assert_eq!(a.registry.room(), 6);
+    for number in 4..11 {
+        a.register(&format!("n{number}"), "p");
+    }
+    assert_eq!(a.registry.room(), 0);
+}
+
 #[test]
 fn a_registration_that_ended_in_an_owners_history_costs_nobody_a_name() {
     let mut a = Node::new("a@h", Limits::default());
@@ -234,6 +304,7 @@ fn limits_are_named_and_nothing_is_half_registered() {
         meta: vec![3; meta].into(),
         on_conflict: OnConflict::Notify,
         resolve: false,
+        claimed: false,
     };
     for (command, part, bytes, limit) in [
         (long(0, 1, 0, 1), "name", 0, MAX_NAME_BYTES),

@@ -22,7 +22,7 @@ use crate::cluster::group_question::{self, GroupQuestion};
 use crate::cluster::handle::{Asked, MAX_REQUESTS, Request, SharedVitals, Vitals};
 use crate::cluster::kv::{Kv, KvChange};
 use crate::cluster::leadership;
-use crate::cluster::name::term_of;
+use crate::cluster::name::{Name, term_of};
 use crate::cluster::observations::Observations;
 use crate::cluster::question::{self, Question, Read};
 use crate::cluster::registry::{RegistryError, Shared, done};
@@ -30,7 +30,7 @@ use crate::cluster::registry_event::Told;
 use crate::cluster::replica::{Composition, Lease, News};
 use crate::cluster::resolvers::{Conflict, Verdicts};
 use crate::cluster::subscribers::Subscribers;
-use crate::cluster::table::{Atoms, pid_of};
+use crate::cluster::table::{Atoms, Row, pid_bytes, pid_of};
 use crate::cluster::term;
 use crate::cluster::watched::{MAX_REMOTE, Watched};
 use crate::node::{Node, NodeEvent};
@@ -209,7 +209,10 @@ impl Driver {
                     read.answer(&scope, self.registry.clone())
                 }
                 Some(Ok(Question::Change { command, pid })) => {
-                    return self.change(command, pid, call, process);
+                    return self.change(command, &pid, call, process);
+                }
+                Some(Ok(Question::Unregister { scope, name })) => {
+                    return self.unregister(scope, &name, call, process);
                 }
                 Some(Err(refusal)) => refusal,
                 None => match GroupQuestion::parse(call.request()) {
@@ -273,16 +276,19 @@ impl Driver {
     fn change(
         &mut self,
         mut command: registry::Command,
-        pid: Option<Pid>,
+        pid: &Pid,
         call: Call,
         process: &Process,
     ) -> Option<Event> {
         let node = call.from().node.clone();
         let (_, reply_to) = call.into_parts();
-        let refused = pid.and_then(|pid| {
+        let refused = {
             let own = pid.node == *self.node.name();
-            if pid.node != node && !own {
-                let elsewhere = RegistryError::Elsewhere { pid };
+            let leaves = matches!(command, registry::Command::Leave { .. });
+            if leaves && pid.node != node && node != *self.node.name() {
+                Some(question::not_theirs(pid))
+            } else if pid.node != node && !own {
+                let elsewhere = RegistryError::Elsewhere { pid: pid.clone() };
                 Some(question::answer(Err(elsewhere)))
             } else if !own && self.node.router().connection(&pid.node).is_none() {
                 // A monitor would dial: nobody makes this node call on others by naming a pid.
@@ -294,7 +300,7 @@ impl Driver {
             } else {
                 None
             }
-        });
+        };
         if let Some(refusal) = refused {
             if let Err(error) = reply_to.reply_term(refusal) {
                 debug!("a reply was not sent: {error}");
@@ -305,6 +311,34 @@ impl Driver {
             *resolve = self.registry.resolvers.has(scope);
         }
         let command = Command::Registry(command);
+        let asked = Asked::Process(reply_to);
+        self.asked(Request { command, asked }, process)
+    }
+
+    /// A process asks to take a name away: from a process of its own node, unless that is this one.
+    fn unregister(
+        &mut self,
+        scope: String,
+        name: &Name,
+        call: Call,
+        process: &Process,
+    ) -> Option<Event> {
+        let from = call.from().node.clone();
+        let (_, reply_to) = call.into_parts();
+        let me = self.node.name();
+        let holder = self.registry.table.name(&scope, name);
+        let theirs = |row: &Row| row.pid.node == from || row.node.as_str() != me.as_str();
+        if let Some(row) = holder.as_ref().filter(|row| from != *me && !theirs(row)) {
+            if let Err(error) = reply_to.reply_term(question::not_theirs(&row.pid)) {
+                debug!("a reply was not sent: {error}");
+            }
+            return None;
+        }
+        let command = Command::Registry(registry::Command::Unregister {
+            scope,
+            name: name.bytes().clone(),
+            pid: holder.map(|row| pid_bytes(&row.pid)),
+        });
         let asked = Asked::Process(reply_to);
         self.asked(Request { command, asked }, process)
     }

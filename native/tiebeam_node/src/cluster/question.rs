@@ -17,7 +17,9 @@ pub(super) enum Question {
     /// Answered from the table.
     Read { scope: String, read: Read },
     /// A command for the core, about this process.
-    Change { command: Command, pid: Option<Pid> },
+    Change { command: Command, pid: Pid },
+    /// The same, about whoever has the name.
+    Unregister { scope: String, name: Name },
 }
 
 pub(super) enum Read {
@@ -158,19 +160,16 @@ fn register(scope: &Term, name: &Term, pid: &Pid, meta: Option<&Term>) -> Result
             meta: meta_of(meta),
             on_conflict: OnConflict::Notify,
             resolve: false,
+            claimed: false,
         },
-        pid: Some(pid.clone()),
+        pid: pid.clone(),
     })
 }
 
 fn unregister(scope: &Term, name: &Term) -> Result<Question, Term> {
-    Ok(Question::Change {
-        command: Command::Unregister {
-            scope: writable(scope)?,
-            name: name_of(name)?.bytes().clone(),
-            pid: None,
-        },
-        pid: None,
+    Ok(Question::Unregister {
+        scope: writable(scope)?,
+        name: name_of(name)?,
     })
 }
 
@@ -182,7 +181,7 @@ fn join(scope: &Term, group: &Term, pid: &Pid, meta: Option<&Term>) -> Result<Qu
             pid: pid_bytes(pid),
             meta: meta_of(meta),
         },
-        pid: Some(pid.clone()),
+        pid: pid.clone(),
     })
 }
 
@@ -193,7 +192,7 @@ fn leave(scope: &Term, group: &Term, pid: &Pid) -> Result<Question, Term> {
             group: name_of(group)?.bytes().clone(),
             pid: pid_bytes(pid),
         },
-        pid: None,
+        pid: pid.clone(),
     })
 }
 
@@ -224,6 +223,14 @@ fn name_of(name: &Term) -> Result<Name, Term> {
 
 fn meta_of(meta: Option<&Term>) -> Arc<[u8]> {
     meta.map_or_else(no_meta, term_bytes)
+}
+
+/// A node takes names and memberships only from its own processes.
+pub(super) fn not_theirs(pid: &Pid) -> Term {
+    invalid(format!(
+        "{pid:?} is a process of {}: only that node takes its names and memberships away",
+        pid.node
+    ))
 }
 
 /// `{error, {invalid, Text}}`: the text says what, and the limit.

@@ -214,6 +214,7 @@ impl Registry {
             meta: options.meta,
             on_conflict: options.on_conflict,
             resolve: self.shared.resolvers.has(&self.shared.scope),
+            claimed: false,
         };
         self.shared.ask(command).await
     }

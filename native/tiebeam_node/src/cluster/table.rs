@@ -197,21 +197,31 @@ impl Table {
                 self.groups
                     .remove_if(&address, |_, members| members.is_empty());
             }
-            Change::Purged { node, creation, .. } => {
-                let stays = |row: &Row| row.node != *node || row.creation != *creation;
-                self.counted(|counts| {
-                    self.names.retain(|name, row| {
-                        let stays = stays(row);
-                        if !stays {
-                            uncount(counts, name.0.scope());
+            Change::Purged {
+                node,
+                creation,
+                keys,
+                ..
+            } => {
+                let gone = |row: &Row| row.node == *node && row.creation == *creation;
+                for key in keys {
+                    let address = Address(key.clone());
+                    match key.member().map(|pid| pid_of(pid, atoms)) {
+                        None if self.names.remove_if(&address, |_, row| gone(row)).is_some() => {
+                            self.counted(|counts| uncount(counts, key.scope()));
                         }
-                        stays
-                    });
-                });
-                self.groups.retain(|_, members| {
-                    members.retain(|_, row| stays(row));
-                    !members.is_empty()
-                });
+                        Some(Some(pid)) => {
+                            if let Some(mut members) = self.groups.get_mut(&address)
+                                && members.get(&pid).is_some_and(gone)
+                            {
+                                members.remove(&pid);
+                            }
+                            self.groups
+                                .remove_if(&address, |_, members| members.is_empty());
+                        }
+                        None | Some(None) => {}
+                    }
+                }
                 self.notify_all();
             }
         }
@@ -400,6 +410,7 @@ mod tests {
             meta: term_bytes(&Term::atom("nil")),
             on_conflict: OnConflict::Notify,
             resolve: false,
+            claimed: false,
         }
     }
 
@@ -423,31 +434,34 @@ mod tests {
     fn names_are_counted_by_scope_and_go_with_their_owner_alone() {
         let table = Table::default();
         let of = |id| pid_bytes(&pid(id));
-        apply(
-            &table,
-            &changes(
-                "a@h",
-                [
-                    register("s", "one", of(1)),
-                    register("s", "one", of(1)),
-                    register("s", "two", of(1)),
-                    register("t", "one", of(2)),
-                    join("g", &pid(1)),
-                ],
-            ),
+        let of_a = changes(
+            "a@h",
+            [
+                register("s", "one", of(1)),
+                register("s", "one", of(1)),
+                register("s", "two", of(1)),
+                register("t", "one", of(2)),
+                join("g", &pid(1)),
+            ],
         );
-        apply(
-            &table,
-            &changes("b@h", [register("s", "three", of(3)), join("g", &pid(3))]),
-        );
+        let of_b = changes("b@h", [register("s", "three", of(3)), join("g", &pid(3))]);
+        apply(&table, &of_a);
+        apply(&table, &of_b);
         assert_eq!((table.count("s"), table.count("t")), (3, 1));
         assert_eq!(table.pid("s", &"one".into()), Some(pid(1)));
         assert_eq!(table.pid("t", &"one".into()), Some(pid(2)));
         assert_eq!(table.members("s", &"g".into()).len(), 2);
+        // What another owner has as well stays.
+        let keys = of_a.iter().chain(&of_b).filter_map(|change| match change {
+            Change::Registered(entry) | Change::Joined(entry) => Some(entry.key.clone()),
+            _ => None,
+        });
+        let keys: Vec<_> = keys.collect();
         let purged = |creation| Change::Purged {
             node: NodeName::parse("a@h").unwrap(),
             creation,
             departure: Departure::Down,
+            keys: keys.clone(),
         };
         // Another life of the owner is another owner.
         apply(&table, &[purged(2)]);

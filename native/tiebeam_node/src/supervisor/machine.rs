@@ -125,6 +125,8 @@ struct Child {
     /// Pauses in a row.
     pauses: u32,
     pause: Duration,
+    /// When the last pause is over, or was.
+    due: Duration,
 }
 
 #[derive(Debug)]
@@ -220,6 +222,7 @@ impl Machine {
             since: Duration::ZERO,
             pauses: 0,
             pause: Duration::ZERO,
+            due: Duration::ZERO,
         };
         self.children.insert(key, child);
     }
@@ -405,7 +408,7 @@ impl Machine {
                 if child.state != State::Up {
                     child.state = State::Down;
                     if self.settings.strategy == Strategy::OneForOne {
-                        self.armed.retain(|(_, armed)| *armed != key);
+                        self.disarm(key);
                     }
                     return;
                 }
@@ -434,20 +437,35 @@ impl Machine {
                     .children
                     .get(&key)
                     .map_or(Duration::ZERO, |child| child.pause);
-                let group = self.group(key);
-                for key in &group {
-                    self.set(*key, State::Restarting);
+                for key in self.group(key) {
+                    self.set(key, State::Restarting);
                 }
-                self.armed.retain(|(_, key)| !group.contains(key));
+                // The group waits for this pause alone.
+                match self.settings.strategy {
+                    Strategy::OneForOne => self.disarm(key),
+                    Strategy::OneForAll => self.armed.clear(),
+                    Strategy::RestForOne => self.armed.retain(|(_, armed)| *armed < key),
+                }
                 if pause.is_zero() {
                     self.plan_starts(key);
                 } else if !self.is_awaited(key) {
-                    self.armed.insert((now.saturating_add(pause), key));
+                    let due = now.saturating_add(pause);
+                    self.armed.insert((due, key));
+                    if let Some(child) = self.children.get_mut(&key) {
+                        child.due = due;
+                    }
                 }
             }
             Step::Answer(call, answer) => actions.push(Action::Answer(call, answer)),
             Step::Ready => actions.push(Action::Ready),
             Step::End(end) => actions.push(Action::End(end)),
+        }
+    }
+
+    /// The restart of this child waits no longer.
+    fn disarm(&mut self, key: Key) {
+        if let Some(child) = self.children.get(&key) {
+            self.armed.remove(&(child.due, key));
         }
     }
 
@@ -551,14 +569,11 @@ impl Machine {
             child.pauses = child.pauses.saturating_add(1);
         }
         // Temporary children are not started again: a restart of their group is their end.
-        let first = self.first_of_group(key);
-        for (other, child) in self.children.range(first..).rev() {
-            let part = *other == key || self.settings.strategy != Strategy::OneForOne;
-            if part {
-                self.plan.push_back(Step::Stop(*other));
-                if child.rules.restart == Restart::Temporary {
-                    self.plan.push_back(Step::Forget(*other));
-                }
+        for other in self.group(key).into_iter().rev() {
+            self.plan.push_back(Step::Stop(other));
+            let child = self.children.get(&other);
+            if child.is_some_and(|child| child.rules.restart == Restart::Temporary) {
+                self.plan.push_back(Step::Forget(other));
             }
         }
         self.plan.push_back(Step::Arm(key));

@@ -557,3 +557,56 @@ async fn supervised_by_name(node: &Node) {
     let supervisor: SupervisorRef = node.supervisor("sup").unwrap();
     assert_eq!(supervisor.count_children().await.unwrap().specs, 2);
 }
+
+/// Thousands of children of one supervisor, all of which end at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_of_many_restarts_them_all() {
+    const CHILDREN: u32 = 5_000;
+    let node = start_node("many", &[]).await;
+    let supervisor = Supervisor::new(Strategy::OneForOne)
+        .intensity(CHILDREN, Duration::from_secs(3600))
+        .backoff(Backoff::constant(Duration::from_millis(1)))
+        .start(&node)
+        .await
+        .unwrap();
+    for number in 0..CHILDREN {
+        let child = ChildSpec::server(("child", number), Counter::default);
+        supervisor.start_child(child).await.unwrap();
+    }
+    let running = async || -> Vec<Pid> {
+        let children = supervisor.which_children().await.unwrap();
+        let pid = |child: tiebeam_node::ChildInfo| match child.status {
+            ChildStatus::Running(pid) => Some(pid),
+            ChildStatus::Restarting | ChildStatus::Down => None,
+        };
+        children.into_iter().filter_map(pid).collect()
+    };
+    let before = running().await;
+    assert_eq!(before.len(), CHILDREN as usize);
+    for pid in &before {
+        node.send_exit(pid, Term::atom("kill"));
+    }
+    let restarted = async {
+        loop {
+            let now = running().await;
+            let last = before.last();
+            if now.len() == before.len()
+                && now.last() != last
+                && now.iter().all(|pid| node.is_process_alive(pid))
+            {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let after = tokio::time::timeout(DEADLINE, restarted).await.unwrap();
+    assert!(
+        after
+            .iter()
+            .zip(&before)
+            .all(|(after, before)| after != before)
+    );
+    supervisor.stop().await;
+    assert!(after.iter().all(|pid| !node.is_process_alive(pid)));
+    node.stop().await;
+}

@@ -27,8 +27,23 @@ pub(super) fn apply(table: &mut BTreeMap<Key, Entry>, change: Change) {
             let old = table.remove(&key).expect("there is one to remove");
             assert_eq!(old.pid, pid);
         }
-        Change::Purged { node, creation, .. } => {
-            table.retain(|_, row| row.node != node || row.creation != creation);
+        Change::Purged {
+            node,
+            creation,
+            keys,
+            ..
+        } => {
+            for key in keys {
+                let row = table.get(&key);
+                if row.is_some_and(|row| row.node == node && row.creation == creation) {
+                    table.remove(&key);
+                }
+            }
+            let mut rows = table.values();
+            assert!(
+                rows.all(|row| row.node != node || row.creation != creation),
+                "a row of {node} is not among the keys"
+            );
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Host {
     pub(super) promised: BTreeMap<Key, (Arc<[u8]>, OnConflict)>,
     /// Processes that lost a name and wait for it.
     pub(super) standby: BTreeMap<Key, Arc<[u8]>>,
+    /// Names that the driver took from its table, and has not told the registry of.
+    pub(super) claims: BTreeMap<Key, Command>,
     /// Memberships that were answered `Done`.
     pub(super) joined: BTreeMap<Key, Arc<[u8]>>,
 }
@@ -36,6 +38,11 @@ enum Promise {
         pid: Arc<[u8]>,
         on_conflict: OnConflict,
         steps: u32,
+    },
+    /// Was promised before it was asked for.
+    Claim {
+        key: Key,
+        pid: Arc<[u8]>,
     },
     NoName(Key),
     Member(Key, Arc<[u8]>),
@@ -61,6 +68,7 @@ impl Host {
             view: BTreeMap::new(),
             promised: BTreeMap::new(),
             standby: BTreeMap::new(),
+            claims: BTreeMap::new(),
             joined: BTreeMap::new(),
         }
     }
@@ -83,6 +91,7 @@ impl Host {
         self.calls.clear();
         self.promised.clear();
         self.standby.clear();
+        self.claims.clear();
         self.joined.clear();
     }
 
@@ -100,6 +109,8 @@ impl Host {
         }));
         self.table.clear();
         self.calls.clear();
+        // They are among those that were promised.
+        self.claims.clear();
         let waiting = core::mem::take(&mut self.standby).into_iter();
         let names = core::mem::take(&mut self.promised)
             .into_iter()
@@ -147,6 +158,16 @@ impl Host {
         self.last_call += 1;
         let call = CallId(self.last_call);
         let promise = match &command {
+            Command::Register {
+                scope,
+                name,
+                pid,
+                claimed: true,
+                ..
+            } => Promise::Claim {
+                key: Key::name_in(scope, name),
+                pid: pid.clone(),
+            },
             Command::Register {
                 scope,
                 name,
@@ -214,6 +235,7 @@ impl Host {
                     self.promised.insert(key, (pid, on_conflict));
                 }
             }
+            Promise::Claim { .. } => {}
             Promise::NoName(key) => {
                 self.promised.remove(&key);
                 self.standby.remove(&key);
@@ -233,7 +255,40 @@ impl Host {
     }
 
     pub(super) fn refused(&mut self, call: CallId) {
-        self.calls.remove(&call).expect("a call is answered once");
+        let promise = self.calls.remove(&call).expect("a call is answered once");
+        // The process of a claim is told that it lost.
+        if let Promise::Claim { key, pid } = promise
+            && self
+                .promised
+                .get(&key)
+                .is_some_and(|(promised, _)| *promised == pid)
+        {
+            self.promised.remove(&key);
+        }
+    }
+
+    /// Whether a caller finds the name free in the table, as far as the driver knows.
+    pub(super) fn shows_free(&self, key: &Key) -> bool {
+        !self.table.contains_key(key) && !self.claims.contains_key(key)
+    }
+
+    /// Takes a free name for a process and promises it, before the registry knows.
+    pub(super) fn claim(&mut self, command: Command) -> Key {
+        let Command::Register {
+            scope,
+            name,
+            pid,
+            on_conflict,
+            ..
+        } = &command
+        else {
+            panic!("only names are claimed");
+        };
+        let key = Key::name_in(scope, name);
+        self.promised
+            .insert(key.clone(), (pid.clone(), *on_conflict));
+        self.claims.insert(key.clone(), command);
+        key
     }
 
     pub(super) fn lost(&mut self, loss: Loss) {
