@@ -1,7 +1,7 @@
 defmodule Tiebeam.Leadership do
   @moduledoc false
-  # What `Tiebeam.Leader`, `Tiebeam.KV`, `Tiebeam.Lock`, `Tiebeam.Singleton` and the strong names share: a question to the group, and
-  # its answer in their words.
+  # What `Tiebeam.Leader`, `Tiebeam.KV`, `Tiebeam.Lock`, `Tiebeam.Singleton` and the strong names share: a question to the
+  # group, and its answer in their words.
 
   alias Tiebeam.Registry.Name
   alias Tiebeam.Table

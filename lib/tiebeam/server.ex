@@ -56,7 +56,8 @@ defmodule Tiebeam.Server do
   # this node as much as a few registrations do.
   @gather 1_000
 
-  # How long a server that stops waits for its group at most, in microseconds; the core does not take longer than an election timeout.
+  # How long a server that stops waits for its group at most, in microseconds; the core does not take longer than an election
+  # timeout.
   @farewell 2_000_000
 
   # How old the round trips, health and metrics in the table may become, in microseconds; all else is written when it

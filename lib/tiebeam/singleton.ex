@@ -71,8 +71,8 @@ defmodule Tiebeam.Singleton do
     metadata: nil
   ]
 
-  # `runner` is the process that starts the child and stops it; `part` is `:standing`, `:cooling`, `:active` or `{:stopping, reason}`.
-  # `asked` is the question for the claim, `monitor` that of the cluster's server.
+  # `runner` is the process that starts the child and stops it; `part` is `:standing`, `:cooling`, `:active` or `{:stopping,
+  # reason}`. `asked` is the question for the claim, `monitor` that of the cluster's server.
   @enforce_keys [:options, :name]
   defstruct @enforce_keys ++ [:asked, :monitor, :token, :runner, :timer, part: :cooling, waiting: []]
 

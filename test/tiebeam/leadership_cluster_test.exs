@@ -79,7 +79,8 @@ defmodule Tiebeam.LeadershipClusterTest do
     Enum.find(nodes, &(&1.node == leader))
   end
 
-  # On a busy machine leaders change by themselves now and then: who asks is told that nothing was done, or that it is not known.
+  # On a busy machine leaders change by themselves now and then: who asks is told that nothing was done, or that it is not
+  # known.
   defp settled(ask) do
     {:answer, answer} =
       eventually(
@@ -219,7 +220,8 @@ defmodule Tiebeam.LeadershipClusterTest do
   defp locks(%{kind: :rust} = node), do: RustMember.ask(node, :locks)
   defp locks(%{kind: :beam} = node), do: Beam.on(node, GenServer, :call, [:tiebeam, :locks])
 
-  # Known at once, unlike a cable that is pulled: neither side takes the other's connections, for each has a cookie of its own.
+  # Known at once, unlike a cable that is pulled: neither side takes the other's connections, for each has a cookie of its
+  # own.
   defp cut(one, others) do
     for {from, to} <- both_ways(one, others), do: Beam.on(from, :erlang, :set_cookie, [to.node, from.node])
     for {from, to} <- both_ways(one, others), do: Beam.on(from, :erlang, :disconnect_node, [to.node])

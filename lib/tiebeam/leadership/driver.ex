@@ -1,7 +1,7 @@
 defmodule Tiebeam.Leadership.Driver do
   @moduledoc false
-  # Leadership's part of `Tiebeam.Server`: rows into tables, word to processes, writes to the process that has the disk. Runs in
-  # the server's process.
+  # Leadership's part of `Tiebeam.Server`: rows into tables, word to processes, writes to the process that has the disk.
+  # Runs in the server's process.
   #
   # Keys and values stay bytes, which readers decode. The names and holders of claims are decoded here, once.
 
@@ -15,10 +15,10 @@ defmodule Tiebeam.Leadership.Driver do
   # When a subscriber whose link was busy is told again, in milliseconds. It is told the latest, so nothing piles up.
   @retry 100
 
-  # `store` is the process that has the disk, `life` what it calls the present core. `subscribers` are told who leads; the value
-  # is whether a retry is under way. `guards` stop what runs under a lease. `watches` are pids and prefixes by the core's number,
-  # `ids` the reverse. `monitors` say what a process that ended was, `waiting` counts what others ask. `given_up` are tokens of
-  # claims whose holders know already.
+  # `store` is the process that has the disk, `life` what it calls the present core. `subscribers` are told who leads; the
+  # value is whether a retry is under way. `guards` stop what runs under a lease. `watches` are pids and prefixes by the
+  # core's number, `ids` the reverse. `monitors` say what a process that ended was, `waiting` counts what others ask.
+  # `given_up` are tokens of claims whose holders know already.
   @enforce_keys [:cluster, :identity, :agreed, :members, :reporter, :store, :waiting]
   defstruct @enforce_keys ++
               [
@@ -60,8 +60,8 @@ defmodule Tiebeam.Leadership.Driver do
   end
 
   @doc """
-  Begins anew with a core that is about to be made at `origin`, in microseconds of monotonic time. What an earlier one granted is taken
-  back first: its sessions are not prolonged any more, and last longer than this takes.
+  Begins anew with a core that is about to be made at `origin`, in microseconds of monotonic time. What an earlier one granted
+  is taken back first: its sessions are not prolonged any more, and last longer than this takes.
 
   Raises `Tiebeam.Error` if there is a disk that cannot be read.
   """

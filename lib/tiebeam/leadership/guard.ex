@@ -16,8 +16,8 @@ defmodule Tiebeam.Leadership.Guard do
         }
 
   @doc """
-  Runs `work` with the token, and answers `{:ok, result}`, what `take` answers if it fails, or `{:error, :lost}`. If `work` fails the caller
-  exits with its reason.
+  Runs `work` with the token, and answers `{:ok, result}`, what `take` answers if it fails, or `{:error, :lost}`. If `work`
+  fails the caller exits with its reason.
   """
   @spec run(Tiebeam.name(), t, (pos_integer -> result)) :: {:ok, result} | {:error, term} when result: term
   def run(cluster, guard, work) do

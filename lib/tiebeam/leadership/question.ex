@@ -1,7 +1,7 @@
 defmodule Tiebeam.Leadership.Question do
   @moduledoc false
-  # What any node may ask about the leader, keys and locks, and what it is told; a Rust node answers the same. What waits for the
-  # group is asked by a process of its own.
+  # What any node may ask about the leader, keys and locks, and what it is told; a Rust node answers the same. What waits
+  # for the group is asked by a process of its own.
 
   alias Tiebeam.{KV, Leader, Lock}
 
