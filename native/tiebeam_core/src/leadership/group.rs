@@ -390,8 +390,11 @@ impl Group {
         [engine, self.timers.next()].into_iter().flatten().min()
     }
 
-    /// What must be done, in order. Drained after every call.
+    /// What must be done, in order. Drained after every call. Leases come first: a node stops saying that it leads before it
+    /// asks another one to lead at once, however long its driver takes from one to the other.
     pub fn outputs(&mut self) -> impl Iterator<Item = Output> + '_ {
+        self.outputs
+            .sort_by_key(|output| !matches!(output, Output::Lease { .. }));
         self.outputs.drain(..)
     }
 

@@ -3,7 +3,10 @@
 use alloc::vec::Vec;
 
 use super::net::{Net, acquire, done, get, node, put, text, wait_for};
-use crate::leadership::group::{Answer, Command, Output, Read, Stopped};
+use crate::leadership::MemberId;
+use crate::leadership::group::{
+    Answer, Command, Config, Group, Output, Read, Stopped, Stored, Timing, Voters,
+};
 use crate::time::Instant;
 
 /// The leases that each node was told, as spans of time.
@@ -158,4 +161,24 @@ fn a_disk_that_fails_ends_the_part_of_its_node_only() {
             .any(|output| matches!(output, Output::Stopped(Stopped::Disk(_))))
     );
     done(net.call(other, put("k", "v")));
+}
+
+/// A driver that was interrupted between the two let a node say that it leads after another one led.
+#[test]
+fn a_lease_is_given_up_before_anybody_is_asked_to_lead() {
+    let config = Config {
+        member: MemberId(1),
+        voters: Voters::Expect(1),
+        timing: Timing::LAN,
+        stored: Stored::default(),
+    };
+    let mut group = Group::new(node('a'), "test", 1, config).unwrap();
+    let to = node('b');
+    let bytes = alloc::vec![1];
+    let send = Output::Send { to, bytes };
+    let lease = |until| Output::Lease { term: 1, until };
+    let held = lease(Some(Instant::from_millis(1)));
+    group.outputs = alloc::vec![send.clone(), held.clone(), lease(None)];
+    let told: Vec<Output> = group.outputs().collect();
+    assert_eq!(told, [held, lease(None), send]);
 }
