@@ -31,7 +31,11 @@ impl Coordinator {
 
     /// Those whose node is alive and that have this tag. Reads local tables, never waits.
     fn services(&self, tag: &str) -> HashMap<String, Pid> {
-        let alive = |node: &str| self.0.member(node).is_some_and(|member| member.status == Status::Alive);
+        let alive = |node: &str| {
+            self.0
+                .member(node)
+                .is_some_and(|member| member.status == Status::Alive)
+        };
         let members = self.0.groups().members(SERVICES).into_iter();
         members
             .filter(|member| alive(member.node.as_str()))

@@ -5,7 +5,8 @@ defmodule Coordinator do
   @group "services"
 
   @doc "Registers the calling process as a service, until it ends."
-  def register(cluster, name, tags), do: Tiebeam.Group.join(cluster, @group, self(), %{name: name, tags: tags})
+  def register(cluster, name, tags),
+    do: Tiebeam.Group.join(cluster, @group, self(), %{name: name, tags: tags})
 
   @doc "The services whose node is alive, by their names. Reads local tables, never waits."
   def services(cluster, tag) do
@@ -73,5 +74,10 @@ IO.puts("http: #{inspect(http)}, web by another process")
 # The services of a node that dies are removed with it.
 %{"db" => db} = Coordinator.services(Shop, "json")
 send({:crash, node(db)}, :now)
-json = Coordinator.await(Shop, "json", &(map_size(&1) == 1))
-IO.puts("json: #{inspect(json)}, db is dead: #{Tiebeam.member(Shop, node(db)).status == :dead}")
+
+json =
+  Coordinator.await(Shop, "json", fn services ->
+    map_size(services) == 1 and Tiebeam.member(Shop, node(db)).status == :dead
+  end)
+
+IO.puts("json: #{inspect(json)}, the node of db is dead")

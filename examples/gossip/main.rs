@@ -12,7 +12,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let _cluster = node.cluster(ClusterConfig::fast()).await?;
 
     // Without `interface` the system chooses one; loopback keeps the example on this machine.
-    let gossip = Gossip::new().secret("secret").interface(Ipv4Addr::LOCALHOST);
+    let gossip = Gossip::new()
+        .secret("secret")
+        .interface(Ipv4Addr::LOCALHOST);
     node.discover(gossip).detach();
 
     println!("{} is up; Ctrl-C ends it", node.name());

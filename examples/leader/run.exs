@@ -34,7 +34,10 @@ end
 
 Wait.until(fn ->
   Tiebeam.Leader.step_down(App, a)
-  with {:ok, text} <- GenServer.call({:importer, a}, :import), do: IO.puts("#{a}: #{text =~ "imported"}"), else: (_ -> false)
+
+  with {:ok, text} <- GenServer.call({:importer, a}, :import),
+       do: IO.puts("#{a}: #{text =~ "imported"}"),
+       else: (_ -> false)
 end)
 
 IO.puts("app:     leads no more: #{Tiebeam.Leader.leader?(App) == false}")

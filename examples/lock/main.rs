@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tiebeam_node::{
-    Answer, ClusterConfig, Config, Cookie, Exception, GenServer, LeadershipError, Node, Process, ReplyTo, Term,
+    Answer, ClusterConfig, Config, Cookie, Exception, GenServer, LeadershipError, Node, Process,
+    ReplyTo, Term,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,7 +73,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Err(LeadershipError::Held { .. }) => return Ok(Err(Refusal::Held)),
                 Err(error) => return Err(Exception::error(error.to_string())),
             };
-            let line = Request::Write(lock.token(), "closed".to_owned());
+            let line = Request::Write(lock.token().0, "closed".to_owned());
             let written = node.call("ledger", &line, TIMEOUT).await;
             let written: Result<usize, Refusal> =
                 written.map_err(|error| Exception::error(error.to_string()))?;

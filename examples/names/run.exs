@@ -17,7 +17,7 @@ defmodule Stock do
 end
 
 # As soon as the cluster has it, wherever it runs.
-{:ok, pricing, _metadata} = Tiebeam.Registry.await(Shop, "pricing", 30_000)
+{:ok, pricing, _metadata} = Tiebeam.Registry.await(Shop, "pricing", timeout: 30_000)
 IO.puts("pricing: on #{node(pricing)}")
 
 {:ok, stock} = Stock.start_link(%{"apple" => 20, "pear" => 35})

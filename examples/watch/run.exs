@@ -9,7 +9,8 @@ defmodule Next do
   # The next change of a node. On a busy machine one is suspected now and then, and recovers.
   def change(node) do
     receive do
-      {:tiebeam, Watch, {:member, change, %{node: ^node} = member}} when change not in [:suspect, :recovered] ->
+      {:tiebeam, Watch, {:member, change, %{node: ^node} = member}}
+      when change not in [:suspect, :recovered] ->
         IO.puts("#{change} #{node}: #{member.kind}, #{member.status}, says #{inspect(member.metadata)}")
     end
   end

@@ -1,0 +1,111 @@
+# Folders of `examples/` whose Elixir half needs the package, or is typed into a shell: each shows what its README says. The others
+# are run by native/tiebeam_node/tests/examples.rs.
+
+defmodule ExamplesTest.Readme do
+  @moduledoc false
+
+  @doc "The READMEs of the folders that are run here."
+  def all do
+    for readme <- Path.wildcard("examples/*/README.md"),
+        text = File.read!(readme),
+        text =~ "mix run" or text =~ "```iex\n",
+        do: {readme |> Path.dirname() |> Path.basename(), text}
+  end
+
+  @doc "The Rust halves: `{example, arguments}`, in order."
+  def rust_halves(text) do
+    for [_, example, arguments] <- Regex.scan(~r/^cargo run (?:--features \w+ )?--example (\w+)(.*)$/m, text),
+        do: {example, String.split(arguments)}
+  end
+
+  @doc "What the block of this language says."
+  def block(text, language) do
+    with [_, block] <- Regex.run(~r/^```#{language}\n(.*?)^```$/ms, text), do: block
+  end
+
+  @doc "What is typed into a shell, and what it shows: `{expression, result}`."
+  def transcript(block) do
+    for part <- String.split(block, ~r/^iex> /m, trim: true) do
+      [expression, result] = String.split(part, "\n", parts: 2)
+      {expression, String.trim(result)}
+    end
+  end
+end
+
+for {name, text} <- ExamplesTest.Readme.all() do
+  defmodule Module.concat(ExamplesTest, Macro.camelize(name)) do
+    use ExUnit.Case, async: true
+
+    alias ExamplesTest.Readme
+    alias Support.{FailureLog, Multicast, Net, OsProcess}
+
+    @name name
+    @text text
+    @external_resource "examples/#{name}/README.md"
+    # What it promises is what is written; how long that takes is the machine's.
+    @deadline 120_000
+
+    @tag skip: name == "gossip" and Multicast.skip()
+    test "examples/#{name} prints what it promises", context do
+      FailureLog.enter(context.module, context.test)
+      # Its nodes have the names that the README says: another example has the same, under another epmd.
+      port = free_port()
+      start_supervised!({OsProcess, {"epmd", ["-port", "#{port}"], label: "epmd"}})
+      Support.Eventually.eventually(fn -> match?({:ok, _}, Net.epmd_names(port)) end)
+
+      env = %{"ERL_EPMD_PORT" => "#{port}", "LC_ALL" => "C.UTF-8", "MIX_ENV" => "test"}
+
+      for {example, arguments} <- Readme.rust_halves(@text) do
+        label = Enum.join([example | arguments], " ")
+        rust = start_supervised!({OsProcess, {program(example), arguments, label: label, env: env}})
+        assert {:ok, _} = OsProcess.await_line(rust, ~r/ is up; Ctrl-C ends it$/, @deadline)
+      end
+
+      case Readme.block(@text, "output") do
+        nil -> @text |> Readme.block("iex") |> Readme.transcript() |> type(env)
+        promised -> assert run(env) == promised
+      end
+    end
+
+    # Below those that the system hands out by itself, as it does all the time in other tests.
+    defp free_port do
+      Enum.find(Enum.shuffle(10_000..29_999), fn port ->
+        with {:ok, socket} <- :gen_tcp.listen(port, reuseaddr: true),
+             do: :gen_tcp.close(socket) == :ok,
+             else: (_ -> false)
+      end)
+    end
+
+    defp program(example) do
+      path = Path.expand("debug/examples/#{example}", System.get_env("CARGO_TARGET_DIR", "target"))
+
+      unless File.exists?(path) do
+        flunk("there is no #{path}; build it: cargo build --examples --workspace --all-features")
+      end
+
+      path
+    end
+
+    # As the README says, but for the package: that is compiled.
+    defp run(env) do
+      script = "examples/#{@name}/run.exs"
+      options = ["--name", "app@127.0.0.1", "--cookie", "example"]
+      options = options ++ ["--erl", "-start_epmd false"]
+      options = options ++ ["-S", "mix", "run", "--no-compile", "--no-deps-check", script]
+      elixir = start_supervised!({OsProcess, {"elixir", options, label: script, env: env}})
+      assert {0, output} = OsProcess.await_exit(elixir, @deadline)
+      output
+    end
+
+    # A shell that reads from a pipe shows a prompt, and then the result.
+    defp type(transcript, env) do
+      expressions = Enum.map_join(transcript, &(elem(&1, 0) <> "\n"))
+      shell = ~s(printf '%s' "$1" | iex --name app@127.0.0.1 --cookie example --erl "-start_epmd false")
+      iex = start_supervised!({OsProcess, {"sh", ["-c", shell, "sh", expressions], label: "iex", env: env}})
+      assert {0, output} = OsProcess.await_exit(iex, @deadline)
+      [_banner | results] = String.split(output, ~r/iex\(app@127\.0\.0\.1\)\d+> /)
+      shown = for result <- results, result = String.trim(result), result != "", do: result
+      assert shown == for({_expression, result} <- transcript, do: result)
+    end
+  end
+end
