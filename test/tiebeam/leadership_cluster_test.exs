@@ -46,7 +46,10 @@ defmodule Tiebeam.LeadershipClusterTest do
     join = voters -- [name]
 
     member =
-      RustMember.start(name, join: join, args: ["--profile", "fast", "--voters", Enum.join(voters, ",")])
+      RustMember.start(name,
+        join: join,
+        args: ["--profile", "fast", "--voters", Enum.join(voters, ","), "--fixture"]
+      )
 
     Map.put(member, :os_pid, "#{OsProcess.os_pid(member.process)}")
   end
@@ -324,6 +327,44 @@ defmodule Tiebeam.LeadershipClusterTest do
       stopped = List.last(run)
       stalled? = Enum.max(pauses, fn -> 0 end) > @stall
       assert stopped < started or stalled?, "active twice for #{stopped - started} µs"
+    end
+  end
+
+  if :rust in Target.kinds() do
+    test "a BEAM and a Rust node are each other's standby" do
+      [beam, rust, _] = start([:beam, :rust, :rust])
+
+      file =
+        Path.join(System.tmp_dir!(), "tiebeam_beats_#{System.pid()}_#{System.unique_integer([:positive])}")
+
+      File.write!(file, "")
+      on_exit(fn -> File.rm(file) end)
+      :ok = Beam.on(beam, Beater, :start_singleton, [@cluster, "s", file])
+      {_, first, _} = eventually(fn -> List.first(Beater.beats(file)) end, 60_000)
+
+      true = :net_kernel.hidden_connect_node(rust.node)
+      pid = :erpc.call(rust.node, :fixture, :stand_by, ["s", self()], @deadline)
+      assert GenServer.call(pid, :status, @deadline) == :passive
+      refute_received {:active, _, _}
+      assert on(beam, Singleton, :step_down, ["s"]) == :ok
+      rust_node = rust.node
+      assert_receive {:active, ^rust_node, second}, @deadline
+      assert second > first
+      beats = Beater.beats(file)
+      eventually(fn -> on(beam, Singleton, :whereis, ["s"]) == {rust.node, second} end)
+
+      # Asked on the BEAM, done on the Rust node.
+      assert on(beam, Singleton, :step_down, ["s"]) == :ok
+      assert_receive {:passive, ^rust_node, :step_down}, @deadline
+
+      {_, third, _} =
+        eventually(fn -> Enum.find(Beater.beats(file), fn {_, token, _} -> token > second end) end)
+
+      assert Enum.filter(Beater.beats(file), fn {_, token, _} -> token < third end) == beats
+
+      OsProcess.send_signal(beam.os_pid, :KILL)
+      assert_receive {:active, ^rust_node, fourth}, 60_000
+      assert fourth > third
     end
   end
 

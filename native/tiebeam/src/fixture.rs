@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use num_bigint::BigInt;
 use tiebeam_node::{
-    Args, Atom, CallError, Destination, Exception, GlobalError, GlobalName, Node, Pg, PgError, Pid,
-    Process, RpcError, SendError, Signal, SpawnError, SpawnOptions, Target, Term,
+    Args, Atom, CallError, ClusterHandle, Destination, Exception, GlobalError, GlobalName, Name,
+    Node, PassiveReason, Pg, PgError, Pid, Process, RpcError, SendError, Signal, SpawnError,
+    SpawnOptions, Target, Term,
 };
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -77,6 +78,56 @@ pub(crate) fn host(node: &Node) -> Result<Arc<Notify>, SpawnError> {
         stop_after(process, stop)
     });
     Ok(stop)
+}
+
+/// Hosts the services of a member of a cluster, which no module on a BEAM has: `Tiebeam.Singleton` is its other side.
+pub(crate) fn host_member(node: &Node, cluster: &ClusterHandle) {
+    let cluster = cluster.clone();
+    export(node, "stand_by", move |process, args| {
+        stand_by(process, cluster.clone(), args)
+    });
+}
+
+/// `fixture:stand_by(Name, ReportTo)`: stands by for a singleton, and sends `{active, Node, Token}` and `{passive, Node, Reason}` to
+/// a process.
+async fn stand_by(process: Process, cluster: ClusterHandle, [name, to]: [Term; 2]) -> Outcome {
+    let name = Name::try_from(name).map_err(|_| error("badarg"))?;
+    let to = to.as_pid().cloned().ok_or_else(|| error("badarg"))?;
+    let node = process.node().clone();
+    let report = move |what, why: Term| {
+        let (node, to) = (node.clone(), to.clone());
+        async move {
+            let message = Term::tuple([Term::atom(what), Term::from(node.name().clone()), why]);
+            // Nobody learns on a BEAM either that a message was lost.
+            let _ = node.send_paced(to, message).await;
+        }
+    };
+    let of_active = report.clone();
+    let started = cluster.singleton(name).start(
+        move |token| {
+            let report = of_active("active", Term::from(token.0));
+            async move {
+                report.await;
+                Ok(())
+            }
+        },
+        move |reason| {
+            report(
+                "passive",
+                Term::atom(match reason {
+                    PassiveReason::Lost => "lost",
+                    PassiveReason::StepDown => "step_down",
+                    PassiveReason::Shutdown => "shutdown",
+                    _ => "failed",
+                }),
+            )
+        },
+    );
+    let standby = started.map_err(|reason| Exception::Error {
+        reason: Term::from(reason.to_string()),
+        stack: Vec::new(),
+    })?;
+    Ok(Term::from(standby.pid()))
 }
 
 /// Exports a function of the module `fixture` with `N` arguments.

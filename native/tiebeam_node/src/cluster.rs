@@ -53,6 +53,7 @@
 //! `{:stalled, milliseconds}`, `{:health, multiplier}`, `{:broadcast, node, binary}`, and `{:missed, count}` after a time
 //! in which the link to the subscriber was busy.
 
+mod claim;
 mod config;
 mod dials;
 mod disk;
@@ -105,6 +106,7 @@ use crate::cluster::watched::Watched;
 use crate::error::SpawnError;
 use crate::node::{Node, NodeEvent};
 
+pub(crate) use claim::{ClaimGuard, Claims};
 pub use config::{ClusterConfig, ClusterError, Voters};
 pub use event::{ClusterEvent, ClusterEvents};
 pub use groups::Groups;

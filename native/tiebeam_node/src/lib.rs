@@ -37,6 +37,7 @@ mod gen_server;
 mod kernel;
 mod message;
 mod node;
+mod patterns;
 mod process;
 mod retry;
 mod router;
@@ -68,6 +69,7 @@ pub use message::{
     FromTerm, Message, MessageVersion, Migration, Misfit, VersionMismatch, Versioned,
 };
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
+pub use patterns::{PassiveReason, Singleton, SingletonHolder, Standby};
 pub use process::{
     Call, Destination, Process, ReceiveError, ReplyTo, Signal, Target, ThreadProcess, TimedOut,
 };

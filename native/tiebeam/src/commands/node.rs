@@ -67,6 +67,9 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
             Some(node.cluster(config).await?)
         }
     };
+    if let (true, Some(cluster)) = (arguments.fixture, &cluster) {
+        fixture::host_member(&node, cluster);
+    }
     node.keep_connected(peers);
     for discover in arguments.discover {
         discover.start(&node);

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tiebeam_core::leadership::machine;
 use tiebeam_core::{Answer, Command, Health, Member, Metrics};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::cluster::claim::Claims;
 use crate::cluster::event::{ClusterEvent, ClusterEvents};
 use crate::cluster::groups::Groups;
 use crate::cluster::kv::{Kv, KvChange};
@@ -13,6 +15,7 @@ use crate::cluster::leader::Leader;
 use crate::cluster::leadership;
 use crate::cluster::lock::Locks;
 use crate::cluster::registry::{Registry, Shared};
+use crate::node::Node;
 use crate::process::ReplyTo;
 
 /// Requests of handles that may wait, of a few kilobytes at most: as many as some turns of the driver take. A handle beyond
@@ -131,6 +134,16 @@ impl ClusterHandle {
     /// The locks of the cluster.
     pub fn locks(&self) -> Locks {
         Locks::new(self.leadership.clone())
+    }
+
+    /// What the patterns are made of.
+    pub(crate) fn claims(&self) -> Claims {
+        Claims::new(self.leadership.clone(), machine::Kind::Singleton)
+    }
+
+    /// The node whose part it is.
+    pub(crate) fn node(&self) -> &Node {
+        &self.leadership.node
     }
 
     /// The groups of the cluster, in the scope `"default"`.

@@ -205,7 +205,7 @@ pub enum LeadershipError {
 
 impl LeadershipError {
     /// The same in Erlang's terms: what `{error, Reason}` holds for processes that ask.
-    pub(super) fn reason(&self) -> Term {
+    pub(crate) fn reason(&self) -> Term {
         let pair = |name, value| Term::tuple([Term::atom(name), value]);
         match self {
             Self::NoGroup => Term::atom("no_group"),

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use tiebeam_core::leadership::group::{Answer, Command, Read};
 use tiebeam_core::leadership::machine::{Claim, Kind};
-use tiebeam_wire::{Pid, Term};
+use tiebeam_wire::Pid;
 
-use crate::cluster::leadership::{LeadershipError, Shared, Token, core_duration, unexpected};
+use crate::cluster::claim::{ClaimGuard, Claims};
+use crate::cluster::leadership::{LeadershipError, Shared, Token, unexpected};
 use crate::cluster::name::Name;
 use crate::cluster::replica;
-use crate::cluster::table::term_bytes;
-use crate::process::{Process, Signal};
 
 /// Locks on which the cluster agrees: each has one holder at a time. Clones are the same.
 ///
@@ -86,27 +85,10 @@ impl Locks {
         ttl: Option<Duration>,
         wait: bool,
     ) -> Result<LockGuard, LeadershipError> {
-        name.check().map_err(LeadershipError::Name)?;
-        // The lock is this process's: it goes when the process does, and that goes when it is dropped.
-        let process = self.shared.node.spawn_anonymous();
-        let process = process.map_err(|_| LeadershipError::Ended)?;
-        let value = Term::tuple([Term::from(process.pid()), Term::atom("nil")]);
-        let command = Command::Acquire {
-            kind: Kind::Lock,
-            name: name.bytes().to_vec(),
-            value: term_bytes(&value),
-            ttl: ttl.map(core_duration),
-            pid: term_bytes(&Term::from(process.pid())),
-            wait,
-        };
-        let token = Token(self.shared.done(command).await?);
-        Ok(LockGuard {
-            shared: self.shared.clone(),
-            process,
-            name,
-            token,
-            held: true,
-        })
+        let claims = Claims::new(self.shared.clone(), Kind::Lock);
+        let timeout = self.shared.timeout;
+        let claim = ClaimGuard::acquire(claims, name, None, ttl, wait, timeout).await?;
+        Ok(LockGuard { claim, timeout })
     }
 
     /// Takes a lock, does something with it, and gives it back. The work is given up, at its next `await`, when the lock is
@@ -192,22 +174,19 @@ pub struct LockHolder {
 
 /// A lock that this program holds, until it is dropped or lost.
 pub struct LockGuard {
-    shared: Shared,
-    process: Process,
-    name: Name,
-    token: Token,
-    held: bool,
+    claim: ClaimGuard,
+    timeout: Duration,
 }
 
 impl LockGuard {
     /// Its fencing token.
     pub fn token(&self) -> Token {
-        self.token
+        self.claim.token()
     }
 
     /// Its name.
     pub fn name(&self) -> &Name {
-        &self.name
+        self.claim.name()
     }
 
     /// Waits until the lock is lost, which it never is while its node reaches the leader and its time is not over. Whatever
@@ -216,36 +195,12 @@ impl LockGuard {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn lost(&mut self) {
-        while self.held {
-            match self.process.recv().await {
-                Some(signal) => self.held = !self.tells_of_loss(&signal),
-                None => self.held = false,
-            }
-        }
+        self.claim.lost().await;
     }
 
     /// It was not told yet that the lock is lost. Never waits.
     pub fn is_held(&mut self) -> bool {
-        while self.held
-            && let Some(signal) = self.process.try_recv()
-        {
-            self.held = !self.tells_of_loss(&signal);
-        }
-        self.held && self.process.exit_reason().is_none()
-    }
-
-    /// `{tiebeam, Cluster, {lost, lock, Name, Token}}`.
-    fn tells_of_loss(&self, signal: &Signal) -> bool {
-        let Signal::Message(Term::Tuple(message)) = signal else {
-            return false;
-        };
-        match message.as_slice() {
-            [Term::Atom(tag), _, Term::Tuple(event)] if tag.as_str() == "tiebeam" => {
-                matches!(event.as_slice(), [Term::Atom(lost), _, _, token]
-                    if lost.as_str() == "lost" && *token == Term::from(self.token.0))
-            }
-            _ => false,
-        }
+        self.claim.is_held()
     }
 
     /// Holds the lock for so long from now on.
@@ -256,13 +211,7 @@ impl LockGuard {
     /// # Cancel safety
     /// Once polled, it may be renewed even if the future is dropped.
     pub async fn renew(&self, ttl: Duration) -> Result<(), LeadershipError> {
-        let command = Command::Renew {
-            kind: Kind::Lock,
-            name: self.name.bytes().to_vec(),
-            token: self.token.0,
-            ttl: core_duration(ttl),
-        };
-        self.shared.done(command).await.map(drop)
+        self.claim.renew(ttl).await
     }
 
     /// Gives the lock back, and returns when it is free. Dropping the guard gives it back, too, a moment later.
@@ -273,20 +222,15 @@ impl LockGuard {
     /// # Cancel safety
     /// The lock is given back.
     pub async fn release(self) -> Result<(), LeadershipError> {
-        let command = Command::Release {
-            kind: Kind::Lock,
-            name: self.name.bytes().to_vec(),
-            token: self.token.0,
-        };
-        self.shared.done(command).await.map(drop)
+        self.claim.release(self.timeout).await
     }
 }
 
 impl fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockGuard")
-            .field("name", &self.name)
-            .field("token", &self.token)
+            .field("name", self.name())
+            .field("token", &self.token())
             .finish_non_exhaustive()
     }
 }

@@ -52,7 +52,7 @@ impl Name {
     }
 
     /// The term in the external term format, as the core has it.
-    pub(super) fn bytes(&self) -> &Arc<[u8]> {
+    pub(crate) fn bytes(&self) -> &Arc<[u8]> {
         &self.0
     }
 
@@ -62,7 +62,7 @@ impl Name {
     }
 
     /// Whether the cluster takes it: texts may be too long.
-    pub(super) fn check(&self) -> Result<(), NameError> {
+    pub(crate) fn check(&self) -> Result<(), NameError> {
         check(&self.0)
     }
 

@@ -1,0 +1,8 @@
+//! Patterns of work in a cluster: one node does it, or some, or each has its part of it.
+//!
+//! They are made of claims, which the cluster's group gives to one holder at a time, and of the registry's groups, where those
+//! meet that take part. A BEAM with Tiebeam takes part as a Rust node does.
+
+mod singleton;
+
+pub use singleton::{PassiveReason, Singleton, SingletonHolder, Standby};
