@@ -343,6 +343,8 @@ impl Group {
         self.timers
             .set(Timer::Leave, self.now + self.timing.election);
         self.answer_all();
+        // Before anybody else can have what they hold.
+        self.lose_all();
         self.close_session();
         self.hand_over();
         self.settle();

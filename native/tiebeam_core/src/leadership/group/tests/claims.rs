@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::net::{Net, acquire, acquire_for, done, holder, pid, put, release, wait_for};
 use crate::event::CallId;
-use crate::leadership::group::{Answer, Command, Lost, Output};
+use crate::leadership::group::{Answer, Command, Lost, Output, Row};
 use crate::leadership::machine::Kind;
 use crate::time::{Duration, Instant};
 
@@ -31,6 +31,21 @@ fn answered_at(net: &Net, wanted: CallId) -> Option<Instant> {
         Output::Answer { call, .. } if *call == wanted => Some(*at),
         _ => None,
     })
+}
+
+#[test]
+fn the_holders_of_a_node_that_leaves_hear_of_it_before_anybody_else() {
+    let (mut net, leader) = Net::led("abc");
+    let [a, b] = others(leader);
+    done(net.call(a, acquire("l", "p")));
+    let waiting = net.ask(b, wait_for("l", "q"));
+    net.on(a, |group, now| group.leave(now));
+    done(net.until("the lock is free", |net| net.answer_to(waiting)));
+    let told = |what: fn(&Output) -> bool| net.seen.iter().position(|(_, _, output)| what(output));
+    let lost = told(|output| matches!(output, Output::Lost(_))).expect("its holder is told");
+    let freed = told(|output| matches!(output, Output::Row(Row::Freed { .. })));
+    assert!(lost < freed.expect("it was freed"));
+    assert_eq!(self::lost(&net, a).len(), 1, "once");
 }
 
 #[test]
