@@ -20,7 +20,7 @@ defmodule Tiebeam.MixProject do
       deps: [],
       package: package(),
       source_url: @source,
-      docs: [main: "Tiebeam", source_ref: "v" <> @version],
+      docs: docs(),
       # Cover compiles a module anew, which would load its NIF a second time.
       test_coverage: [ignore_modules: [Tiebeam.Native]]
     ]
@@ -37,6 +37,20 @@ defmodule Tiebeam.MixProject do
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_env), do: ["lib"]
+
+  # The guides are those of the Rust documentation, too (`tiebeam_node::guide`), where their code is compiled.
+  defp docs do
+    guides =
+      for name <- ~w(getting_started existing_cluster choosing consistency operations migrating),
+          do: "native/tiebeam_node/src/guide/#{name}.md"
+
+    [
+      main: "Tiebeam",
+      source_ref: "v" <> @version,
+      extras: ["README.md", "CHANGELOG.md" | guides],
+      groups_for_extras: [Guides: guides]
+    ]
+  end
 
   defp package do
     [

@@ -20,7 +20,7 @@
 //! ```
 //!
 //! [`Node`] is the door to everything; [`Process`] and [`GenServer`] are what runs on it; [`Node::export`] makes
-//! functions callable by `:rpc` and `:erpc`.
+//! functions callable by `:rpc` and `:erpc`. [`guide`] has texts on how to begin, what each call promises, and how to operate a cluster.
 #![forbid(unsafe_code)]
 
 mod actor_ref;
@@ -34,6 +34,7 @@ pub mod epmd;
 mod error;
 mod function;
 mod gen_server;
+pub mod guide;
 mod kernel;
 mod message;
 mod node;
