@@ -80,8 +80,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let config = Config::new(format!("{name}@127.0.0.1"), Cookie::new("example"));
     let node = Node::start(config.listen(Ipv4Addr::LOCALHOST.into())).await?;
-    // SWIM: a node that hangs is a suspect in a second, and dead in three.
-    let coordinator = Coordinator(node.cluster(ClusterConfig::fast()).await?);
+    let coordinator = Coordinator(node.cluster(ClusterConfig::lan()).await?);
 
     let api = node.start_server("api", Api(coordinator.clone())).await?;
     coordinator.register(&api, &Service { name, tags }).await?;

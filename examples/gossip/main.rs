@@ -9,7 +9,7 @@ use tiebeam_node::{ClusterConfig, Config, Cookie, Node};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::new("gossip@127.0.0.1", Cookie::new("example"));
     let node = Node::start(config.listen(Ipv4Addr::LOCALHOST.into())).await?;
-    let _cluster = node.cluster(ClusterConfig::fast()).await?;
+    let _cluster = node.cluster(ClusterConfig::lan()).await?;
 
     // Without `interface` the system chooses one; loopback keeps the example on this machine.
     let gossip = Gossip::new()

@@ -1,7 +1,7 @@
 # Finds the Rust node of main.rs, of which it knows neither name nor address.
 
 gossip = {Tiebeam.Discovery.Gossip, secret: "secret", multicast_if: {127, 0, 0, 1}}
-{:ok, _} = Tiebeam.start_link(name: Found, discovery: [gossip], profile: :fast)
+{:ok, _} = Tiebeam.start_link(name: Found, discovery: [gossip])
 :ok = Tiebeam.subscribe(Found)
 
 # It may be here already.

@@ -13,7 +13,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::start(config.listen(Ipv4Addr::LOCALHOST.into())).await?;
 
     // With a `data_dir` as well, it survives the end of all three.
-    let settings = ClusterConfig::fast().voters(VOTERS).join(VOTERS);
+    let settings = ClusterConfig::lan().voters(VOTERS).join(VOTERS);
     let cluster = node.cluster(settings).await?;
 
     // send({:crash, node}, :now): no farewell, as if it was killed.

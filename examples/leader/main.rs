@@ -11,7 +11,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let letter = std::env::args().nth(1).ok_or("say which: a or b")?;
     let config = Config::new(format!("{letter}@127.0.0.1"), Cookie::new("example"));
     let node = Node::start(config.listen(Ipv4Addr::LOCALHOST.into())).await?;
-    let settings = ClusterConfig::fast().voters(VOTERS).join(VOTERS);
+    let settings = ClusterConfig::lan().voters(VOTERS).join(VOTERS);
     let leader = node.cluster(settings).await?.leader();
 
     let mut importer = node.spawn("importer")?;
@@ -22,10 +22,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             // GenServer.call({:importer, node}, :import): only the leader does it.
             signal = importer.recv() => match signal {
                 Some(Signal::Call(call)) => {
-                    let imported = leader.with_leadership(|token| async move {
-                        format!("imported under token {token}")
-                    });
-                    call.reply(&imported.await.map_err(|error| error.to_string()))?;
+                    let imported = leader.with_leadership(|token| async move { token.0 }).await;
+                    call.reply(&imported.map_err(|error| error.to_string()))?;
                 }
                 Some(_) => {}
                 None => break,

@@ -2,42 +2,43 @@
 
 voters = [a, b, _app] = [:"a@127.0.0.1", :"b@127.0.0.1", :"app@127.0.0.1"]
 
-{:ok, _} = Tiebeam.start_link(name: App, join: voters, voters: voters, profile: :fast)
+{:ok, _} = Tiebeam.start_link(name: App, join: voters, voters: voters)
 {:ok, leader, term} = Tiebeam.Leader.await(App, 60_000)
 IO.puts("elected: one of the three: #{leader in voters}")
 
 defmodule Import do
-  # Only the leader does it. The token goes with what is done: who leads later has a greater one.
-  def run, do: Tiebeam.Leader.with_leadership(App, fn token -> {:imported, token} end)
+  # Leads, and imports: at once, or as soon as the others agree. What is imported carries the token: who leads later has a
+  # greater one.
+  def run(fun) do
+    case Tiebeam.Leader.with_leadership(App, fun) do
+      {:ok, result} ->
+        result
 
-  # Leads, and imports: at once, or as soon as the others agree.
-  def run_as_leader do
-    with {:error, _} <- run() do
-      Tiebeam.Leader.step_down(App, node())
-      run_as_leader()
+      {:error, _not_leader_or_lost} ->
+        Tiebeam.Leader.step_down(App, node())
+        run(fun)
     end
   end
 end
 
-{:ok, {:imported, token}} = Import.run_as_leader()
-IO.puts("app:     imported, under a token that is no less than the first term: #{token >= term}")
+# While this node leads the others do not. The function would be killed if it led no more.
+{token, others} =
+  Import.run(fn token -> {token, for(rust <- [a, b], do: GenServer.call({:importer, rust}, :import))} end)
 
-for rust <- [a, b] do
-  {:error, _not_leader} = GenServer.call({:importer, rust}, :import)
-  IO.puts("#{rust}: does not lead")
-end
+IO.puts("app:     imported, under a token no less than the first one: #{token >= term}")
+for {rust, {:error, _why}} <- Enum.zip([a, b], others), do: IO.puts("#{rust}: does not lead")
 
 # Hands leadership over to a Rust node, which imports in its turn.
-defmodule Wait do
-  def until(fun), do: fun.() || (Process.sleep(10) && until(fun))
+defmodule HandOver do
+  def to(rust) do
+    Tiebeam.Leader.step_down(App, rust)
+
+    case GenServer.call({:importer, rust}, :import) do
+      {:ok, token} -> token
+      {:error, _not_yet} -> to(rust)
+    end
+  end
 end
 
-Wait.until(fn ->
-  Tiebeam.Leader.step_down(App, a)
-
-  with {:ok, text} <- GenServer.call({:importer, a}, :import),
-       do: IO.puts("#{a}: #{text =~ "imported"}"),
-       else: (_ -> false)
-end)
-
-IO.puts("app:     leads no more: #{Tiebeam.Leader.leader?(App) == false}")
+later = HandOver.to(a)
+IO.puts("#{a}: imported, under a greater token: #{later > token}")

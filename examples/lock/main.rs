@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::new("bank@127.0.0.1", Cookie::new("example"));
     let node = Node::start(config.listen(Ipv4Addr::LOCALHOST.into())).await?;
     // One voter is enough for an example; of three or five, one or two may be lost.
-    let settings = ClusterConfig::fast().voters(["bank@127.0.0.1"]);
+    let settings = ClusterConfig::lan().voters(["bank@127.0.0.1"]);
     let locks = node.cluster(settings).await?.locks();
     node.start_server("ledger", Ledger::default()).await?;
 

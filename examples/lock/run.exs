@@ -3,7 +3,7 @@
 bank = :"bank@127.0.0.1"
 ledger = {:ledger, bank}
 
-{:ok, _} = Tiebeam.start_link(name: Shop, join: [bank], voters: [bank], profile: :fast)
+{:ok, _} = Tiebeam.start_link(name: Shop, join: [bank], voters: [bank])
 
 {:ok, token} = Tiebeam.Lock.acquire(Shop, "till", timeout: 60_000)
 IO.puts("app:   has the lock")

@@ -51,7 +51,7 @@ impl GenServer for Pricing {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::new("names@127.0.0.1", Cookie::new("example"));
     let node = Node::start(config.listen(Ipv4Addr::LOCALHOST.into())).await?;
-    let cluster = node.cluster(ClusterConfig::fast()).await?;
+    let cluster = node.cluster(ClusterConfig::lan()).await?;
 
     let names = cluster.registry();
     let stock = names.actor("stock");

@@ -1,6 +1,6 @@
 # Calls the Rust process of main.rs by its name, and is called back by another name.
 
-{:ok, _} = Tiebeam.start_link(name: Shop, join: [:"names@127.0.0.1"], profile: :fast)
+{:ok, _} = Tiebeam.start_link(name: Shop, join: [:"names@127.0.0.1"])
 
 defmodule Stock do
   use GenServer

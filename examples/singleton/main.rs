@@ -13,8 +13,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::new(format!("{letter}@127.0.0.1"), Cookie::new("example"));
     let node = Node::start(config.listen(Ipv4Addr::LOCALHOST.into())).await?;
     // What a node held that is gone without a word is free after a second.
-    let settings = ClusterConfig::fast().voters(VOTERS).join(VOTERS);
-    let cluster = node.cluster(settings.session(Duration::from_secs(1))).await?;
+    let settings = ClusterConfig::lan().voters(VOTERS).join(VOTERS);
+    let cluster = node
+        .cluster(settings.session(Duration::from_secs(1)))
+        .await?;
 
     let host = node.clone();
     let db = cluster.singleton("db").cooldown(Duration::from_secs(1));
@@ -37,7 +39,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// What the active node does; it is given up when the node is active no more, and the process ends with it.
 async fn serve(node: Node, token: Token) -> Result<(), Term> {
     println!("active under token {token}");
-    let mut db = node.spawn("db").map_err(|error| Term::from(error.to_string()))?;
+    let mut db = node
+        .spawn("db")
+        .map_err(|error| Term::from(error.to_string()))?;
     while let Some(signal) = db.recv().await {
         // GenServer.call({:db, node}, :who)
         if let Signal::Call(call) = signal {

@@ -34,7 +34,7 @@ end
 
 voters = [:"a@127.0.0.1", :"b@127.0.0.1", :"app@127.0.0.1"]
 
-tiebeam = {Tiebeam, name: App, join: voters, voters: voters, profile: :fast, session_ttl: 1_000}
+tiebeam = {Tiebeam, name: App, join: voters, voters: voters, session_ttl: 1_000}
 {:ok, supervisor} = Supervisor.start_link([tiebeam], strategy: :rest_for_one)
 {language, first} = Db.await(fn _ -> true end)
 IO.puts("active in #{language}")

@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let letter = std::env::args().nth(1).ok_or("say which: a or b")?;
     let config = Config::new(format!("{letter}@127.0.0.1"), Cookie::new("example"));
     let node = Node::start(config.listen(Ipv4Addr::LOCALHOST.into())).await?;
-    let cluster = node.cluster(ClusterConfig::fast()).await?;
+    let cluster = node.cluster(ClusterConfig::lan()).await?;
 
     let mut watched = node.spawn("watched")?;
     println!("{} is up; Ctrl-C ends it", node.name());

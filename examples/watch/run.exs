@@ -2,7 +2,7 @@
 
 [a, b] = [:"a@127.0.0.1", :"b@127.0.0.1"]
 
-{:ok, _} = Tiebeam.start_link(name: Watch, profile: :fast)
+{:ok, _} = Tiebeam.start_link(name: Watch)
 :ok = Tiebeam.subscribe(Watch)
 
 defmodule Next do
