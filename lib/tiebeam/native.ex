@@ -1,6 +1,6 @@
 defmodule Tiebeam.Native do
   @moduledoc false
-  # The core as NIFs. Only `Tiebeam.Server`, `Tiebeam.Options` and `Tiebeam.Leadership.Store` call them. The Rust side of these types is
+  # The core as NIFs. Only `Tiebeam.Server`, `Tiebeam.Options`, `Tiebeam.Leadership.Store` and `Tiebeam.Placement` call them. The Rust side of these types is
   # `native/tiebeam_nif/src/terms.rs`; what they mean is documented in `native/tiebeam_core`.
 
   @on_load :load
@@ -242,6 +242,23 @@ defmodule Tiebeam.Native do
   @doc "Makes writes durable, in order, all of them or none. Runs on a dirty scheduler."
   @spec store_write(store, [pending]) :: {:ok, count :: non_neg_integer} | {:error, why :: String.t()}
   def store_write(_store, _pending), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "The partition of a key."
+  @spec partition(key :: binary, partitions :: non_neg_integer) :: non_neg_integer
+  def partition(_key, _partitions), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "How much a node is meant for a key."
+  @spec score(key :: binary, node) :: non_neg_integer
+  def score(_key, _node), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "The nodes, the one that is most meant for the key first."
+  @spec rank(key :: binary, [node]) :: [node]
+  def rank(_key, _nodes), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "Which slots a node should let go of, and which it should ask for. Runs on a dirty scheduler."
+  @spec plan(name :: binary, most :: non_neg_integer, holders :: [node | nil], [node], me :: node) ::
+          {release :: [non_neg_integer], acquire :: [non_neg_integer]}
+  def plan(_name, _most, _holders, _nodes, _me), do: :erlang.nif_error(:nif_not_loaded)
 
   @doc "Closes the disk; it can be opened again at once."
   @spec store_close(store) :: :ok

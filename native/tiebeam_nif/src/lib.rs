@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 mod leadership;
+mod placement;
 mod registry;
 mod store;
 mod terms;

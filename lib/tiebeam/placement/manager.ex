@@ -1,0 +1,666 @@
+defmodule Tiebeam.Placement.Manager do
+  @moduledoc false
+  # The process of a ring or a pool on one node: it is the node's member of the group of all that take part, holds the claims of
+  # this node's slots, and is the parent of a *runner* for each of them, the process that does the work.
+  #
+  # | name of | |
+  # |---|---|
+  # | the group, in the scope `:default` | `{:tiebeam, kind, name}`; metadata is a map, with `draining: true` from those that take nothing any more |
+  # | the claim of a slot, a singleton | `{kind, name, slot}`; its value is `{manager, %{}}` |
+  # | the task, for `Tiebeam.Placement.plan/5` | `{kind, name}` |
+  #
+  # It looks at the tables now and then. When what it sees has not changed for `settle`, and there is a leader, it does what the plan
+  # says; the next plan waits until that is done. A slot is claimed before its runner starts, and given back after it ended.
+  #
+  # A runner is linked to this process and gets `{:release, reason}` when it must end, in any way. It is killed, and what it started,
+  # if it takes longer than it may. A runner that ends by itself is started again, under the claim that it had.
+
+  use GenServer
+
+  require Logger
+
+  alias Tiebeam.{Group, Leadership, Placement, Registry, Table}
+  alias Tiebeam.Registry.Name
+
+  # How often it looks, in milliseconds: a fraction of the shortest time that others need to see that a node is gone.
+  @look 100
+
+  # How long a question for a claim waits, and how long it is paused when there was no majority.
+  @wait 5_000
+  @pause 1_000
+
+  # Questions under way at a time; a node may have some thousand slots.
+  @in_flight 256
+
+  # How long the end waits, behind the last runner, for the claims to be given back; the end of the process gives them back as well.
+  @farewell 2_000
+
+  @enforce_keys [:cluster, :kind, :name, :slots, :most, :start, :settle, :start_timeout, :release_timeout] ++
+                  [:lost_timeout, :max_restarts, :max_seconds, :metadata, :away_from]
+  defstruct @enforce_keys
+
+  @typedoc """
+  What it manages. `slots` is their number, or `:local` for one that needs no claim; `start` starts the runner of a slot under a
+  token, linked to the caller, and does not wait for code of the user: the runner tells `{:started, self()}` when that is through.
+  """
+  @type t :: %__MODULE__{
+          cluster: Tiebeam.name(),
+          kind: :ring | :pool,
+          name: Registry.name(),
+          slots: pos_integer | :local,
+          most: pos_integer,
+          start: (slot :: non_neg_integer, token :: pos_integer | nil -> pid),
+          settle: non_neg_integer,
+          start_timeout: timeout,
+          release_timeout: non_neg_integer,
+          lost_timeout: non_neg_integer,
+          max_restarts: non_neg_integer,
+          max_seconds: pos_integer,
+          metadata: map,
+          away_from: Registry.name() | nil
+        }
+
+  defmodule State do
+    @moduledoc false
+    # `slots` are `%{runner, token, part, timer}` by number, `runners` the reverse; `part` is `:starting`, `:running`, `:failing`,
+    # `{:releasing, reason}` or `:returning`. `asked` is what was asked of the group, by reference, `queue` what is not yet asked. `seen` is the last look and
+    # `since` its time, `planned` the look that the last plan was for. `workers` are told by runners and belong into a group.
+    @enforce_keys [:manager]
+    defstruct @enforce_keys ++
+                [:monitor, :seen, :planned, since: 0, asked: %{}, queue: []] ++
+                [slots: %{}, runners: %{}, restarts: [], workers: %{}, joined?: false, hurry?: false] ++
+                [draining: false, drainers: [], complained?: false, pause_until: nil]
+  end
+
+  @doc "Starts it, linked to the caller; another one of the same kind and name on this node is `{:already_started, pid}`."
+  @spec start_link(t) :: GenServer.on_start()
+  def start_link(%__MODULE__{} = manager) do
+    case of_this_node(manager.cluster, manager.kind, manager.name) do
+      nil -> GenServer.start_link(__MODULE__, manager)
+      pid -> {:error, {:already_started, pid}}
+    end
+  end
+
+  # What the tables say; these never wait.
+
+  @doc "The manager of this node, or `nil`."
+  @spec of_this_node(Tiebeam.name(), :ring | :pool, Registry.name()) :: pid | nil
+  def of_this_node(cluster, kind, name) do
+    cluster |> Group.local_members(group(kind, name)) |> Enum.find(&Process.alive?/1)
+  end
+
+  @doc "The managers of all nodes with their metadata."
+  @spec all(Tiebeam.name(), :ring | :pool, Registry.name()) :: [{pid, map}]
+  def all(cluster, kind, name) do
+    for {pid, meta} <- Group.lookup(cluster, group(kind, name)), is_map(meta), do: {pid, meta}
+  end
+
+  @doc "The nodes that can take slots, in order."
+  @spec nodes(Tiebeam.name(), :ring | :pool, Registry.name()) :: [node]
+  def nodes(cluster, kind, name) do
+    for({pid, meta} <- all(cluster, kind, name), meta[:draining] != true, do: node(pid))
+    |> Enum.sort()
+    |> Enum.dedup()
+  end
+
+  @doc "Who holds a slot, and under which token."
+  @spec holder(Tiebeam.name(), :ring | :pool, Registry.name(), non_neg_integer) :: {pid, pos_integer} | nil
+  def holder(cluster, kind, name, slot) do
+    case :ets.lookup(Table.agreed_of(cluster), {:singleton, {kind, name, slot}}) do
+      [{_key, token, pid, _meta}] when is_pid(pid) -> {pid, token}
+      _ -> nil
+    end
+  end
+
+  @doc "All slots that somebody holds, by number."
+  @spec holders(Tiebeam.name(), :ring | :pool, Registry.name()) :: %{non_neg_integer => pid}
+  def holders(cluster, kind, name) do
+    # A name may have atoms that a pattern takes for variables.
+    spec = [
+      {{{:singleton, {kind, :"$1", :"$2"}}, :_, :"$3", :_},
+       [{:"=:=", :"$1", {:const, name}}, {:is_integer, :"$2"}, {:is_pid, :"$3"}], [{{:"$2", :"$3"}}]}
+    ]
+
+    cluster |> Table.agreed_of() |> :ets.select(spec) |> Map.new()
+  end
+
+  @doc "The group of those that take part."
+  def group(kind, name), do: {:tiebeam, kind, name}
+
+  @doc "The group of a pool's workers."
+  def workers(name), do: {:tiebeam, :workers, name}
+
+  # The process.
+
+  @impl true
+  def init(manager) do
+    # It must have its turn before what it guards against, and sees how its runners end.
+    Process.flag(:priority, :high)
+    Process.flag(:trap_exit, true)
+
+    case takes_part?(manager) do
+      true -> {:ok, %State{manager: manager}, {:continue, :begin}}
+      false -> {:stop, {:no_group, "start the cluster on this node with voters: or expect:"}}
+    end
+  end
+
+  defp takes_part?(%{slots: :local}), do: true
+
+  defp takes_part?(manager) do
+    {:ok, bytes} = Name.encode({manager.kind, manager.name, 0})
+    Leadership.ask(manager.cluster, {:holder, :singleton, bytes, :local}, @wait) != {:error, :no_group}
+  end
+
+  @impl true
+  def handle_continue(:begin, state), do: {:noreply, look(state)}
+
+  @impl true
+  def handle_call({:ring_call, slot, _key, _request} = request, from, state) do
+    case state.slots do
+      %{^slot => %{part: part, runner: runner}} when part in [:starting, :running] ->
+        send(runner, {:"$gen_call", from, request})
+        {:noreply, state}
+
+      _ ->
+        {:reply, {:error, {:not_owner, other(state, slot)}}, state}
+    end
+  end
+
+  def handle_call(:drain, from, state) do
+    state = %{state | draining: true, drainers: [from | state.drainers], queue: []}
+    {:noreply, state |> join() |> release_all(:drain) |> drained()}
+  end
+
+  def handle_call(_request, _from, state), do: {:reply, {:error, :unknown_request}, state}
+
+  @impl true
+  def handle_cast({:ring_cast, slot, _key, _request} = request, state) do
+    with %{^slot => %{part: part, runner: runner}} when part in [:starting, :running] <- state.slots,
+         do: send(runner, {:"$gen_cast", request})
+
+    {:noreply, state}
+  end
+
+  def handle_cast(:rebalance, state), do: {:noreply, %{state | hurry?: true, planned: nil}}
+  def handle_cast(_request, state), do: {:noreply, state}
+
+  @impl true
+  def handle_info(:look, state), do: {:noreply, look(state)}
+
+  def handle_info({asked, answer}, %{asked: questions} = state) when is_map_key(questions, asked) do
+    {question, questions} = Map.pop!(questions, asked)
+    {:noreply, %{state | asked: questions} |> answered(question, answer) |> ask_next() |> drained()}
+  end
+
+  def handle_info({:started, runner}, state) do
+    with {:ok, slot} <- Map.fetch(state.runners, runner),
+         %{part: :starting} = row <- state.slots[slot] do
+      {:noreply, put_slot(state, slot, %{cancel(row) | part: :running})}
+    else
+      _ -> {:noreply, state}
+    end
+  end
+
+  # It is about to end by itself, and takes no calls any more.
+  def handle_info({:failing, runner}, state) do
+    send(runner, {:failing, :noted})
+
+    with {:ok, slot} <- Map.fetch(state.runners, runner),
+         %{part: part} = row when part in [:starting, :running] <- state.slots[slot] do
+      {:noreply, put_slot(state, slot, %{row | part: :failing})}
+    else
+      _ -> {:noreply, state}
+    end
+  end
+
+  def handle_info({:worker, worker, metadata}, state) do
+    workers = state.workers |> Map.filter(fn {pid, _} -> Process.alive?(pid) end) |> Map.put(worker, metadata)
+    {:noreply, join_workers(%{state | workers: workers})}
+  end
+
+  def handle_info({:timeout, timer, {:kill, slot}}, state) do
+    with %{^slot => %{timer: ^timer, runner: runner} = row} when is_pid(runner) <- state.slots do
+      log(state, "#{describe(state, slot)} was killed: it was #{doing(row.part)} for longer than it may")
+      kill(runner)
+    end
+
+    {:noreply, state}
+  end
+
+  # Somebody else may have it in a moment.
+  def handle_info({:tiebeam, _cluster, {:lost, :singleton, {_kind, _name, slot}, token}}, state) do
+    case state.slots do
+      %{^slot => %{token: ^token}} -> {:noreply, lose(state, slot)}
+      _ -> {:noreply, state}
+    end
+  end
+
+  # Nobody would say what is lost. The next core of this node knows nothing of it.
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{monitor: monitor} = state) do
+    state = %{state | monitor: nil, asked: %{}, queue: [], joined?: false, planned: nil}
+    held = if state.manager.slots == :local, do: [], else: Map.keys(state.slots)
+    {:noreply, held |> Enum.reduce(state, &lose(&2, &1)) |> drained()}
+  end
+
+  def handle_info({:EXIT, pid, reason}, state) do
+    case Map.pop(state.runners, pid) do
+      {nil, _runners} -> {:noreply, state}
+      {slot, runners} -> ended(%{state | runners: runners}, slot, state.slots[slot], reason)
+    end
+  end
+
+  def handle_info(_message, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(_reason, state) do
+    state = %{state | draining: true, queue: []}
+    state = state |> join() |> release_all(:shutdown)
+    deadline = now() + state.manager.release_timeout + @farewell
+    farewell(state, deadline)
+    leave(state)
+  end
+
+  # Until all runners have ended and all claims are given back.
+  defp farewell(state, deadline) do
+    left = deadline - now()
+
+    if (state.slots == %{} and state.asked == %{}) or left <= 0 do
+      # They must not outlive the claims.
+      for {runner, _slot} <- state.runners, do: kill(runner)
+      :ok
+    else
+      receive do
+        {:"$gen_call", from, request} -> from |> late_call(request, state) |> farewell(deadline)
+        message when is_tuple(message) -> message |> handle_info(state) |> elem_state() |> farewell(deadline)
+      after
+        left -> farewell(state, deadline)
+      end
+    end
+  end
+
+  defp late_call(from, request, state) do
+    case handle_call(request, from, state) do
+      {:reply, reply, state} ->
+        GenServer.reply(from, reply)
+        state
+
+      {:noreply, state} ->
+        state
+    end
+  end
+
+  defp elem_state({:noreply, state}), do: state
+  defp elem_state({:stop, _reason, state}), do: state
+
+  # Looking.
+
+  defp look(state) do
+    Process.send_after(self(), :look, @look)
+    state = state |> watch_server() |> join() |> join_workers()
+
+    cond do
+      state.monitor == nil or state.draining -> state
+      state.manager.slots == :local -> start_local(state)
+      true -> state |> see() |> plan()
+    end
+  end
+
+  defp start_local(%{slots: slots} = state) when slots == %{}, do: start_runner(state, 0, nil)
+  defp start_local(state), do: state
+
+  defp watch_server(%{monitor: nil} = state) do
+    case Process.whereis(Table.process(state.manager.cluster)) do
+      nil -> state
+      pid -> %{state | monitor: Process.monitor(pid)}
+    end
+  rescue
+    # The cluster ended as well.
+    ArgumentError -> state
+  end
+
+  defp watch_server(state), do: state
+
+  # With what it has to say about itself; the server may end at any moment.
+  defp join(%{joined?: joined?, draining: draining} = state) when joined? != {true, draining} do
+    %{cluster: cluster, kind: kind, name: name, metadata: metadata} = state.manager
+    metadata = if draining, do: Map.put(metadata, :draining, true), else: metadata
+
+    case Group.join(cluster, group(kind, name), self(), metadata) do
+      :ok -> %{state | joined?: {true, draining}}
+      _left -> state
+    end
+  rescue
+    ArgumentError -> state
+  catch
+    :exit, _reason -> state
+  end
+
+  defp join(state), do: state
+
+  defp leave(state) do
+    %{cluster: cluster, kind: kind, name: name} = state.manager
+    Group.leave(cluster, group(kind, name), self())
+  rescue
+    ArgumentError -> :ok
+  catch
+    # It is out of it anyhow.
+    :exit, _reason -> :ok
+  end
+
+  defp join_workers(state) do
+    %{cluster: cluster, name: name} = state.manager
+
+    workers =
+      for {worker, {:to_join, metadata}} <- state.workers, into: state.workers do
+        case Group.join(cluster, workers(name), worker, metadata) do
+          :ok -> {worker, :joined}
+          _ -> {worker, {:to_join, metadata}}
+        end
+      end
+
+    %{state | workers: workers}
+  rescue
+    ArgumentError -> state
+  catch
+    :exit, _reason -> state
+  end
+
+  defp see(state) do
+    %{cluster: cluster, kind: kind, name: name, away_from: away_from} = state.manager
+    participants = all(cluster, kind, name)
+    avoided = if away_from, do: cluster |> Group.members(workers(away_from)) |> Enum.map(&node/1), else: []
+
+    nodes =
+      for({pid, meta} <- participants, meta[:draining] != true, do: node(pid))
+      |> Enum.reject(&(&1 in avoided))
+      |> Enum.sort()
+      |> Enum.dedup()
+
+    held = for {slot, pid} <- holders(cluster, kind, name), into: %{}, do: {slot, node(pid)}
+    # This node's table may be behind what this process was answered.
+    held = for {slot, _row} <- state.slots, into: held, do: {slot, node()}
+    {leader, _term} = Table.leader(cluster)
+    may = if leader == nil, do: :no_leader, else: if(alike?(participants, state), do: :plan, else: :unlike)
+    view = {nodes, held, may}
+    if view == state.seen, do: state, else: %{state | seen: view, since: now()}
+  rescue
+    ArgumentError -> state
+  end
+
+  # Nodes that count differently would give each key to different owners.
+  defp alike?(participants, %{manager: %{metadata: %{partitions: partitions}}}),
+    do: Enum.all?(participants, fn {_pid, meta} -> Map.get(meta, :partitions, partitions) == partitions end)
+
+  defp alike?(_participants, _state), do: true
+
+  # Planning.
+
+  defp plan(%{seen: {_nodes, _held, :unlike}, complained?: false} = state) do
+    log(state, "other nodes have another number of partitions: nothing is moved until that is over")
+    %{state | complained?: true}
+  end
+
+  defp plan(state) do
+    quiet? = state.hurry? or now() - state.since >= state.manager.settle
+
+    if quiet? and may_plan?(state) and idle?(state) and not pausing?(state) do
+      {nodes, held, :plan} = state.seen
+      %{kind: kind, name: name, slots: slots, most: most} = state.manager
+      holders = for slot <- 0..(slots - 1), do: held[slot]
+      {release, acquire} = Placement.plan({kind, name}, holders, nodes, node(), most: most)
+      state = %{state | planned: state.seen, hurry?: false, complained?: false, pause_until: nil}
+      # Others wait for what is released; what is acquired is nobody's.
+      state = Enum.reduce(release, state, &release(&2, &1, :rebalance))
+      ask_next(%{state | queue: Enum.map(acquire, &{:acquire, &1})})
+    else
+      state
+    end
+  end
+
+  defp may_plan?(%{seen: {_nodes, _held, :plan} = seen, planned: planned}), do: seen != planned
+  defp may_plan?(_state), do: false
+
+  defp idle?(state) do
+    state.asked == %{} and state.queue == [] and
+      Enum.all?(state.slots, fn {_slot, %{part: part}} -> part in [:starting, :running] end)
+  end
+
+  defp pausing?(%{pause_until: until}), do: until != nil and now() < until
+
+  # It is tried again, but not at once.
+  defp pause(state), do: %{state | planned: nil, pause_until: now() + @pause}
+
+  # Claims.
+
+  defp ask_next(%{queue: [question | rest]} = state) when map_size(state.asked) < @in_flight do
+    ask_next(ask(%{state | queue: rest}, question))
+  end
+
+  defp ask_next(state), do: state
+
+  defp ask(state, question) do
+    cluster = state.manager.cluster
+
+    asked =
+      case question do
+        {:acquire, slot} ->
+          value = Leadership.holder(self(), %{})
+          command = {:acquire, :singleton, claim(state, slot), value, nil, Name.encode_pid(self()), false}
+          Leadership.ask_async(cluster, command, @wait, self())
+
+        {:return, slot, token} ->
+          Leadership.ask_async(cluster, {:release, :singleton, claim(state, slot), token}, @wait)
+      end
+
+    %{state | asked: Map.put(state.asked, asked, question)}
+  rescue
+    # The server ended; what was held is lost, which is told by its monitor.
+    ArgumentError ->
+      case question do
+        {:return, slot, token} -> forget(state, slot, token)
+        {:acquire, _slot} -> pause(state)
+      end
+  end
+
+  defp claim(state, slot) do
+    {:ok, bytes} = Name.encode({state.manager.kind, state.manager.name, slot})
+    bytes
+  end
+
+  defp answered(%{draining: true} = state, {:acquire, slot}, {:done, token}) do
+    row = %{runner: nil, token: token, part: :returning, timer: nil}
+    state |> put_slot(slot, row) |> ask({:return, slot, token})
+  end
+
+  defp answered(state, {:acquire, slot}, {:done, token}) do
+    case state.slots do
+      # It was this process's already.
+      %{^slot => %{token: ^token}} -> state
+      _ -> start_runner(state, slot, token)
+    end
+  end
+
+  # Whoever has it is in the table in a moment.
+  defp answered(state, {:acquire, _slot}, {:held, _value, _token}), do: pause(state)
+
+  # It is asked for again. What is granted after all is given back by the core.
+  defp answered(state, {:acquire, _slot}, answer) when answer in [:no_leader, :unknown, :stopped],
+    do: pause(%{state | queue: []})
+
+  defp answered(state, {:acquire, slot}, answer) do
+    log(state, "#{describe(state, slot)} cannot be claimed: #{inspect(answer)}")
+    pause(state)
+  end
+
+  # Without a majority it is this node's until its session ends, as far as others know. Nothing runs, so that is no harm.
+  defp answered(%{draining: false} = state, {:return, slot, token}, answer)
+       when answer in [:no_leader, :unknown] do
+    case state.slots do
+      %{^slot => %{token: ^token}} -> ask(state, {:return, slot, token})
+      _ -> state
+    end
+  end
+
+  defp answered(state, {:return, slot, token}, _answer), do: forget(state, slot, token)
+
+  defp forget(state, slot, token) do
+    case state.slots do
+      %{^slot => %{token: ^token, runner: nil}} -> %{state | slots: Map.delete(state.slots, slot)}
+      _ -> state
+    end
+  end
+
+  # Runners.
+
+  defp start_runner(state, slot, token) do
+    runner = state.manager.start.(slot, token)
+    row = %{runner: runner, token: token, part: :starting, timer: timer(slot, state.manager.start_timeout)}
+    %{put_slot(state, slot, row) | runners: Map.put(state.runners, runner, slot)}
+  end
+
+  defp release_all(state, reason),
+    do: Enum.reduce(Map.keys(state.slots), state, &release(&2, &1, reason))
+
+  defp release(state, slot, reason) do
+    case state.slots do
+      %{^slot => %{part: part, runner: runner} = row} when part in [:starting, :running, :failing] ->
+        state = withdraw(state)
+        send(runner, {:release, reason})
+        timer = timer(slot, state.manager.release_timeout)
+        put_slot(state, slot, %{cancel(row) | part: {:releasing, reason}, timer: timer})
+
+      # The claim of an earlier process of this node: it goes by itself.
+      _ ->
+        state
+    end
+  end
+
+  # Nobody should find a worker that is about to stop. A node has one at most.
+  defp withdraw(%{workers: workers} = state) when workers == %{}, do: state
+
+  defp withdraw(state) do
+    for {worker, :joined} <- state.workers,
+        do: Group.leave(state.manager.cluster, workers(state.manager.name), worker)
+
+    %{state | workers: %{}}
+  rescue
+    ArgumentError -> state
+  catch
+    :exit, _reason -> state
+  end
+
+  defp lose(state, slot) do
+    case state.slots do
+      %{^slot => %{runner: nil}} ->
+        %{state | slots: Map.delete(state.slots, slot), planned: nil}
+
+      %{^slot => %{runner: runner} = row} ->
+        send(runner, {:release, :lost})
+
+        row = %{
+          cancel(row)
+          | token: nil,
+            part: {:releasing, :lost},
+            timer: timer(slot, state.manager.lost_timeout)
+        }
+
+        %{put_slot(state, slot, row) | planned: nil}
+
+      _ ->
+        state
+    end
+  end
+
+  # The end of the runner of a slot.
+  defp ended(state, slot, %{part: {:releasing, _reason}, token: nil} = row, _reason_of_end) do
+    cancel(row)
+    {:noreply, drained(%{state | slots: Map.delete(state.slots, slot), planned: nil})}
+  end
+
+  defp ended(state, slot, %{part: {:releasing, _why}} = row, reason) do
+    unless reason in [:shutdown, :normal, :killed], do: report(state, slot, reason)
+    row = %{cancel(row) | runner: nil, part: :returning}
+    {:noreply, state |> put_slot(slot, row) |> ask({:return, slot, row.token}) |> drained()}
+  end
+
+  defp ended(state, slot, row, reason) do
+    cancel(row)
+    report(state, slot, reason)
+    %{max_restarts: most, max_seconds: seconds} = state.manager
+    restarts = Enum.take_while([now() | state.restarts], &(&1 > now() - 1000 * seconds))
+
+    if length(restarts) > most do
+      {:stop, {:shutdown, {:runner_ended, slot, reason}}, %{state | slots: Map.delete(state.slots, slot)}}
+    else
+      {:noreply, start_runner(%{state | restarts: restarts}, slot, row.token)}
+    end
+  end
+
+  defp drained(%{draining: true, drainers: [_ | _], slots: slots, asked: asked} = state)
+       when slots == %{} and asked == %{} do
+    for from <- state.drainers, do: GenServer.reply(from, :ok)
+    %{state | drainers: []}
+  end
+
+  defp drained(state), do: state
+
+  defp put_slot(state, slot, row), do: %{state | slots: Map.put(state.slots, slot, row)}
+
+  defp other(state, slot) do
+    case holder(state.manager.cluster, state.manager.kind, state.manager.name, slot) do
+      {pid, _token} when node(pid) != node() -> node(pid)
+      _ -> nil
+    end
+  rescue
+    ArgumentError -> nil
+  end
+
+  defp timer(_slot, :infinity), do: nil
+  defp timer(slot, timeout), do: :erlang.start_timer(timeout, self(), {:kill, slot})
+
+  defp cancel(%{timer: nil} = row), do: row
+
+  defp cancel(%{timer: timer} = row) do
+    :erlang.cancel_timer(timer, async: true, info: false)
+    %{row | timer: nil}
+  end
+
+  # The runner, its supervisor and their children: those that it started, and no other that somebody linked to them.
+  defp kill(runner) do
+    for pid <- started_by(runner, runner, 2), do: Process.exit(pid, :kill)
+  end
+
+  defp started_by(pid, runner, depth) do
+    below =
+      with true <- depth > 0, {:links, links} <- Process.info(pid, :links) do
+        for link <- links, is_pid(link), link != self(), runner in ancestors(link), do: link
+      else
+        _ -> []
+      end
+
+    # Supervisors first, or they would start their children anew.
+    [pid | Enum.flat_map(below, &started_by(&1, runner, depth - 1))]
+  end
+
+  defp ancestors(pid) do
+    with {:dictionary, dictionary} <- Process.info(pid, :dictionary),
+         {:"$ancestors", ancestors} <- List.keyfind(dictionary, :"$ancestors", 0),
+         do: Enum.take(ancestors, 2),
+         else: (_ -> [])
+  end
+
+  defp report(state, slot, reason),
+    do: log(state, "#{describe(state, slot)} ended: #{Exception.format_exit(reason)}")
+
+  defp log(state, text), do: Logger.warning("#{inspect(state.manager.cluster)}: #{text}")
+
+  defp describe(%{manager: %{kind: :ring} = manager}, slot),
+    do: "partition #{slot} of the ring #{inspect(manager.name)}"
+
+  defp describe(%{manager: manager}, slot), do: "worker #{slot} of the pool #{inspect(manager.name)}"
+
+  defp doing(part) when part in [:starting, :failing], do: "starting"
+  defp doing({:releasing, _reason}), do: "ending"
+
+  defp now, do: System.monotonic_time(:millisecond)
+end
