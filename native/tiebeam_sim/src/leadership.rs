@@ -2,8 +2,9 @@
 //!
 //! A [`World`] runs a few members of one group, each an engine behind the seam [`Consensus`](tiebeam_core::leadership::Consensus),
 //! over a network that loses, repeats, delays and swaps messages and is cut in either direction; on disks that are slow and
-//! lose what was not synced; with clocks of different rates, processes that stand still, members that crash in the middle of
-//! a write, and hints of a leader's death that are true, late or wrong. Clients put, compare-and-set and read, retry under
+//! lose what was not synced, are full, take seconds, or are lost with their machine, which is then another member; with clocks of different rates, processes that stand still, members that crash in the middle of
+//! a write, and hints of a leader's death that are true, late or wrong. Logs give way to snapshots, and two operators change the members.
+//! Clients put, compare-and-set and read, retry under
 //! the same number, and give up.
 //!
 //! The properties are in `check/`, one file each, and are looked at after every event. After the faults everything heals, and

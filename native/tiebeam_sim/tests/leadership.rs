@@ -5,7 +5,7 @@
 #[cfg(feature = "judge")]
 use tiebeam_sim::leadership::Judge;
 use tiebeam_sim::leadership::figures::{End, failover, percentile};
-use tiebeam_sim::leadership::{Engine, Plan, World, run_seeds};
+use tiebeam_sim::leadership::{Engine, Plan, Tally, World, run_seeds};
 
 use tiebeam_core::leadership::Replica;
 
@@ -17,7 +17,7 @@ fn seeds() -> u64 {
 }
 
 fn keeps_every_property<E: Engine>(members: usize) {
-    for kind in [Plan::random, Plan::elections] {
+    for kind in [Plan::random, Plan::elections, Plan::changing] {
         let (broken, tally) = run_seeds::<E>(0, seeds(), 2, |seed| kind(seed, members));
         let told: Vec<String> = broken
             .iter()
@@ -33,6 +33,37 @@ fn keeps_every_property<E: Engine>(members: usize) {
             tally.crashes > seeds() && tally.leased > tally.time / 4,
             "{tally:?}"
         );
+        if E::CHANGES_MEMBERS && kind(0, members).operators.is_some() {
+            changes_really_happen(&tally);
+        }
+    }
+}
+
+/// Each at least this often in so many worlds.
+fn changes_really_happen(tally: &Tally) {
+    let worlds = seeds();
+    let often = [
+        (tally.installed, worlds, "snapshots were installed"),
+        (tally.resumed, worlds, "members began with a snapshot"),
+        (tally.changed, 2 * worlds, "changes were committed"),
+        (tally.collided, worlds / 4, "changes met another one"),
+        (tally.removed_leaders, worlds / 4, "leaders were removed"),
+        (tally.wiped, worlds / 4, "disks were lost"),
+        (tally.misdirected, worlds, "words to the lost came late"),
+        (tally.failed_writes, worlds / 4, "writes failed"),
+        (
+            tally.untold,
+            worlds / 24,
+            "writes were done and not told of",
+        ),
+        (
+            tally.left_by_others,
+            worlds / 100,
+            "joint configurations were left by a new leader",
+        ),
+    ];
+    for (count, least, what) in often {
+        assert!(count >= least, "{what}: {count} of {least}, {tally:?}");
     }
 }
 
@@ -49,8 +80,27 @@ fn five_members_keep_every_property() {
 #[cfg(feature = "judge")]
 #[test]
 fn the_judge_keeps_every_property() {
-    let (broken, _) = run_seeds::<Judge>(0, seeds(), 2, |seed| Plan::random(seed, 3));
-    assert_eq!(broken, []);
+    for kind in [Plan::random, Plan::changing] {
+        let (broken, _) = run_seeds::<Judge>(0, seeds(), 2, |seed| kind(seed, 3));
+        assert_eq!(broken, []);
+    }
+}
+
+/// What a disk said it has, it has: no group survives one that forgets, so a store must refuse to start on it. Here it does start, and
+/// that is noticed.
+#[test]
+fn a_disk_that_forgets_what_it_synced_is_noticed() {
+    let (broken, _) = run_seeds::<Replica>(0, seeds(), 2, |seed| Plan {
+        forgets: 600,
+        ..Plan::random(seed, 3)
+    });
+    println!(
+        "{} of {} seeds: {:?}",
+        broken.len(),
+        seeds(),
+        broken.first()
+    );
+    assert!(!broken.is_empty());
 }
 
 #[test]

@@ -128,3 +128,50 @@ fn the_one_that_hears_everybody_is_elected() {
         assert_eq!(world.leader(), Some(hub), "seed {seed}");
     }
 }
+
+/// One whose links come and go takes part in no election, for it asks first (9.6) and the others hear their leader.
+#[test]
+fn a_member_whose_links_flap_raises_no_terms() {
+    for seed in 0..SEEDS {
+        let (mut world, leader, others) = led(seed, 5);
+        let (elections, term, flaps) = (world.tally().elections, world.led(), others[0]);
+        for round in 0..30 {
+            for member in (0..5).filter(|&member| member != flaps) {
+                world.cut(flaps, member);
+                world.cut(member, flaps);
+            }
+            let away = 100_000 + (seed + round) * 37_000 % 700_000;
+            world.run_until(world.now() + away).unwrap();
+            world.mend();
+            let back = 10_000 + (seed + round) * 53_000 % 400_000;
+            world.run_until(world.now() + back).unwrap();
+        }
+        assert_eq!(
+            (world.leader(), world.led(), world.tally().elections),
+            (Some(leader), term, elections),
+            "seed {seed}"
+        );
+    }
+}
+
+/// One that was removed while it could not hear it does not know, and disturbs nobody when it is back (4.2.3).
+#[test]
+fn a_removed_member_that_does_not_know_raises_no_terms() {
+    for seed in 0..SEEDS {
+        let (mut world, leader, others) = led(seed, 3);
+        let (elections, term, gone) = (world.tally().elections, world.led(), others[0]);
+        for member in [leader, others[1]] {
+            world.cut(gone, member);
+            world.cut(member, gone);
+        }
+        assert!(world.remove(gone), "seed {seed}");
+        world.run_until(6 * SECOND).unwrap();
+        world.mend();
+        world.run_until(12 * SECOND).unwrap();
+        assert_eq!(
+            (world.leader(), world.led(), world.tally().elections),
+            (Some(leader), term, elections),
+            "seed {seed}"
+        );
+    }
+}

@@ -21,7 +21,7 @@ const WINDOW: usize = 8;
 pub const MAX_SNAPSHOT_BYTES: usize = 256 * 1024 * 1024;
 
 /// What a leader sends to one member.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sending {
     snapshot: Snapshot,
     /// So many parts have arrived there.
@@ -125,7 +125,7 @@ impl Sending {
 }
 
 /// What a member has received of a snapshot.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Incoming {
     index: Index,
     term: Term,

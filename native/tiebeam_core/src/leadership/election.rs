@@ -9,7 +9,7 @@ use super::mutation::Mutation;
 use super::replica::{Part, Replica};
 
 /// The answers to a candidate.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Poll {
     cause: Cause,
     votes: BTreeMap<MemberId, bool>,

@@ -21,7 +21,7 @@ pub const MAX_TAIL: usize = 4096;
 pub(super) const MAX_TAIL_BYTES: usize = 4 * 1024 * 1024;
 
 /// What is left of a log, from its first entry on: a [snapshot](super::Snapshot) stands for those before.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Log {
     entries: VecDeque<Entry>,
     /// The entry before the first one, and its term; 0 and 0 before entry 1.

@@ -11,7 +11,7 @@ use crate::time::Instant;
 pub(super) const MAX_IN_FLIGHT: usize = 64;
 
 /// One other member, as its leader sees it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Progress {
     /// Up to here its log, on its disk, is the leader's.
     pub(super) matched: Index,
@@ -31,7 +31,7 @@ pub(super) struct Progress {
 }
 
 /// A member was removed, and is sent to until it knows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Leaving {
     /// By this entry.
     pub(super) index: Index,
@@ -40,7 +40,7 @@ pub(super) struct Leaving {
 }
 
 /// How entries are sent to a member.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Pace {
     /// Where the logs agree is being searched: one batch, then wait for its answer, or for the next heartbeat.
     Probe {

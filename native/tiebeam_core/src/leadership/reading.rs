@@ -12,7 +12,7 @@ use super::mutation::Mutation;
 use super::replica::{MAX_WAITING, Part, Replica};
 
 /// A read that no majority has confirmed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PendingRead {
     pub(super) request: RequestId,
     /// What must be applied first.

@@ -145,7 +145,7 @@ impl fmt::Display for Fault {
 }
 
 /// What a member does at present.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Part {
     Follower,
     PreCandidate(Poll),
@@ -155,7 +155,7 @@ pub(super) enum Part {
 }
 
 /// One member of one group, with the log of the group.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Replica {
     pub(super) settings: Settings,
     pub(super) switched: Switched,

@@ -21,7 +21,7 @@ use crate::time::Instant;
 const MAX_ROUNDS: usize = 1024;
 
 /// What only a leader has.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Lead {
     /// When it was elected.
     pub(super) since: Instant,

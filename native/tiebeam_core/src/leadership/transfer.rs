@@ -11,7 +11,7 @@ use super::replica::{Part, Replica};
 use crate::time::Instant;
 
 /// A hand-over under way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Transfer {
     to: MemberId,
     until: Instant,

@@ -24,6 +24,9 @@ struct Arguments {
     /// On how many threads.
     #[arg(long, default_value_t = 1)]
     threads: u64,
+    /// What kind of worlds: random, elections or changing.
+    #[arg(long, default_value = "changing")]
+    kind: String,
     /// Run them on the other engine (needs the feature `judge`).
     #[arg(long)]
     judge: bool,
@@ -67,9 +70,18 @@ fn run<E: Engine>(arguments: &Arguments) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    let plan: fn(u64, usize) -> Plan = match arguments.kind.as_str() {
+        "random" => Plan::random,
+        "elections" => Plan::elections,
+        "changing" => Plan::changing,
+        other => {
+            eprintln!("there are no worlds of the kind {other:?}: random, elections, changing");
+            return ExitCode::FAILURE;
+        }
+    };
     let (broken, tally) =
         run_seeds::<E>(arguments.seed, arguments.seeds, arguments.threads, |seed| {
-            Plan::random(seed, arguments.members)
+            plan(seed, arguments.members)
         });
     for (seed, broken) in &broken {
         let judge = if arguments.judge {
@@ -80,8 +92,8 @@ fn run<E: Engine>(arguments: &Arguments) -> ExitCode {
         let flag = if arguments.judge { " --judge" } else { "" };
         eprintln!("seed {seed}: {broken}");
         eprintln!(
-            "replay: cargo run --release -p tiebeam_sim{judge} --bin leadership -- --seed {seed} --members {}{flag}",
-            arguments.members
+            "replay: cargo run --release -p tiebeam_sim{judge} --bin leadership -- --seed {seed} --members {} --kind {}{flag}",
+            arguments.members, arguments.kind
         );
     }
     let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
@@ -104,6 +116,20 @@ fn run<E: Engine>(arguments: &Arguments) -> ExitCode {
         share(tally.sent, tally.commits),
         share(tally.bytes, tally.sent),
         100.0 * share(tally.leased, tally.time),
+    );
+    println!(
+        "snapshots installed {}, read at a start {}; changes of members {}, refused for another {}, joint ones left by another leader {}, \
+         leaders removed {}; disks lost {}, writes failed {}, crashes before the word of a write {}, messages to lost members {}",
+        tally.installed,
+        tally.resumed,
+        tally.changed,
+        tally.collided,
+        tally.left_by_others,
+        tally.removed_leaders,
+        tally.wiped,
+        tally.failed_writes,
+        tally.untold,
+        tally.misdirected,
     );
     println!(
         "{} of {} seeds kept every property",

@@ -4,6 +4,7 @@ mod commits;
 mod elections;
 mod leases;
 mod logs;
+pub(super) mod members;
 mod progress;
 
 pub(super) use commits::Commits;

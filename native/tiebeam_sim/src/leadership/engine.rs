@@ -10,6 +10,9 @@ pub trait Engine: Consensus + Sized + 'static {
     /// What tables call it.
     const NAME: &'static str;
 
+    /// It can be asked for [`Consensus::change`].
+    const CHANGES_MEMBERS: bool;
+
     /// Starts a life of member `me` with what its disk has.
     ///
     /// # Errors
@@ -31,6 +34,7 @@ pub(super) fn founding(count: usize) -> Configuration {
 
 impl Engine for Replica {
     const NAME: &'static str = "tiebeam";
+    const CHANGES_MEMBERS: bool = true;
 
     fn start(
         now: Instant,
@@ -42,6 +46,7 @@ impl Engine for Replica {
         let mut settings = Settings {
             heartbeat: plan.heartbeat,
             election: plan.election,
+            tail: plan.tail,
             ..Settings::lan(me, 1, seed)
         };
         plan.tune.apply(&mut settings);

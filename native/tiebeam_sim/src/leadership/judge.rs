@@ -68,6 +68,7 @@ enum Reading {
 
 impl Engine for Judge {
     const NAME: &'static str = "raft 0.7";
+    const CHANGES_MEMBERS: bool = false;
 
     fn start(
         now: Instant,

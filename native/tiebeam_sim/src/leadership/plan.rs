@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tiebeam_core::leadership::Settings;
+use tiebeam_core::leadership::{MAX_TAIL, Settings};
 use tiebeam_core::{Duration, Random};
 
 /// Changes the settings of a member before it starts.
@@ -32,8 +32,17 @@ impl fmt::Debug for Tune {
 pub struct Plan {
     /// Decides everything that is left to chance.
     pub seed: u64,
-    /// How many members the group has, all of them voters.
+    /// How many members the group is founded with, all of them voters.
     pub members: usize,
+    /// How many machines there are besides, on which members may run that join.
+    pub spares: usize,
+    /// The shortest and the longest time between two changes of the members that each of two operators asks for, in milliseconds; none if there are
+    /// no operators.
+    pub operators: Option<(u64, u64)>,
+    /// The shortest and the longest time between two snapshots of a member, in milliseconds; none if there are none.
+    pub compact: Option<(u64, u64)>,
+    /// How many of the entries that a snapshot stands for a member keeps.
+    pub tail: usize,
     /// How often a leader is heard.
     pub heartbeat: Duration,
     /// The shortest election timeout.
@@ -58,6 +67,12 @@ pub struct Plan {
     pub write: (u64, u64),
     /// How often a member crashes in the moment when it writes its term and vote, or has just written them.
     pub crash_at_vote: u64,
+    /// How often a member crashes when it writes anything, has just written it, or has written it and not been told.
+    pub crash_at_write: u64,
+    /// Disks are full, slow for seconds, or lost with their machine; and all members crash at once.
+    pub disks: bool,
+    /// How often a crash takes entries with it that were synced: a fault that no group survives, to see that it is noticed.
+    pub forgets: u64,
     /// How much the rates of clocks differ from that of the world.
     pub drift: u64,
     /// The shortest and the longest time between two faults, in milliseconds; none if there are none.
@@ -74,6 +89,10 @@ impl Plan {
         Self {
             seed,
             members,
+            spares: 0,
+            operators: None,
+            compact: None,
+            tail: MAX_TAIL,
             heartbeat: Duration::from_millis(50),
             election: Duration::from_millis(200),
             faulty: Duration::from_secs(10),
@@ -86,6 +105,9 @@ impl Plan {
             late: 0,
             write: (50, 1000),
             crash_at_vote: 0,
+            crash_at_write: 0,
+            disks: false,
+            forgets: 0,
             drift: 0,
             fault_gap: None,
             hints: false,
@@ -119,6 +141,21 @@ impl Plan {
             crash_at_vote: 300,
             fault_gap: Some((50, 200)),
             hints: true,
+            ..Self::random(seed, members)
+        }
+    }
+
+    /// The same as [`Plan::random`], and logs are short, members change, and disks are full, slow or lost.
+    pub fn changing(seed: u64, members: usize) -> Self {
+        let mut random = Random::from_seed(seed ^ 0xC4A6);
+        let least = 20 + random.below(100);
+        Self {
+            spares: 2,
+            operators: Some((50, 200 + random.below(800))),
+            compact: Some((least, least + random.below(2000))),
+            tail: [0, 2, 20][random.below(3) as usize],
+            crash_at_write: [0, 0, 1, 5][random.below(4) as usize],
+            disks: true,
             ..Self::random(seed, members)
         }
     }

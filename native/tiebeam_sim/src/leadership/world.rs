@@ -3,22 +3,23 @@
 mod clients;
 mod faults;
 mod machine;
+mod operators;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tiebeam_core::leadership::{
-    Effect, MemberId, Payload, PersistToken, RequestId, Role, Write as Persist,
+    Configuration, Effect, Entry, MemberId, Payload, PersistToken, RequestId, Role, Snapshot, Write,
 };
 use tiebeam_core::{Instant, Random};
 
 use super::Broken;
-use super::check::{Commits, Elections, Leases, Logs};
-use super::engine::Engine;
+use super::check::{Commits, Elections, Leases, Logs, Progress, members};
+use super::engine::{Engine, founding};
 use super::history::History;
 use super::plan::Plan;
-use super::store::{Command, Outcome};
+use super::store::{Command, Outcome, Store};
 use clients::Client;
-use machine::{Machine, Write};
+use machine::{Machine, machine_of};
 
 /// One millisecond of the world's clock, which counts microseconds.
 const MS: u64 = 1000;
@@ -31,7 +32,7 @@ enum Event {
         life: u64,
     },
     Deliver {
-        to: usize,
+        to: MemberId,
         bytes: Vec<u8>,
     },
     Synced {
@@ -42,8 +43,12 @@ enum Event {
     Hint {
         at: usize,
         life: u64,
-        gone: usize,
+        gone: MemberId,
     },
+    Compact {
+        member: usize,
+    },
+    Operator,
     Start {
         member: usize,
     },
@@ -78,6 +83,26 @@ pub struct Tally {
     pub commits: u64,
     /// Lives that ended in a crash.
     pub crashes: u64,
+    /// Snapshots that a member got from a leader.
+    pub installed: u64,
+    /// Lives that began with a snapshot.
+    pub resumed: u64,
+    /// Changes of the members that were committed.
+    pub changed: u64,
+    /// Joint configurations that were left by another leader than the one who began them.
+    pub left_by_others: u64,
+    /// Leaders that were removed by a change.
+    pub removed_leaders: u64,
+    /// Changes that were refused because another was under way.
+    pub collided: u64,
+    /// Disks that were lost.
+    pub wiped: u64,
+    /// Members that stopped because a write failed.
+    pub failed_writes: u64,
+    /// Members that crashed between a write and the word of it.
+    pub untold: u64,
+    /// Messages to somebody whose disk was lost.
+    pub misdirected: u64,
     /// For how many microseconds some member held a lease.
     pub leased: u64,
     /// How long all of it took, in microseconds of the world.
@@ -96,6 +121,16 @@ impl Tally {
         self.elections += other.elections;
         self.commits += other.commits;
         self.crashes += other.crashes;
+        self.installed += other.installed;
+        self.resumed += other.resumed;
+        self.changed += other.changed;
+        self.left_by_others += other.left_by_others;
+        self.removed_leaders += other.removed_leaders;
+        self.collided += other.collided;
+        self.wiped += other.wiped;
+        self.failed_writes += other.failed_writes;
+        self.untold += other.untold;
+        self.misdirected += other.misdirected;
         self.leased += other.leased;
         self.time += other.time;
     }
@@ -129,7 +164,10 @@ pub struct World<E> {
 
 impl<E: Engine> World<E> {
     /// A world that has not begun.
-    pub fn new(plan: Plan) -> Self {
+    pub fn new(mut plan: Plan) -> Self {
+        if !E::CHANGES_MEMBERS {
+            (plan.spares, plan.operators) = (0, None);
+        }
         let mut world = Self {
             random: Random::from_seed(plan.seed),
             now: 0,
@@ -153,11 +191,16 @@ impl<E: Engine> World<E> {
             broken: None,
             plan,
         };
-        for member in 0..world.plan.members {
+        for member in 0..world.plan.members + world.plan.spares {
             let drift = world.plan.drift;
             let rate = 1000 - drift + world.random.below(2 * drift + 1);
-            world.machines.push(Machine::new(rate));
+            let founding = founding(world.plan.members);
+            world.machines.push(Machine::new(member, rate, founding));
             world.start(member);
+            if let Some(gap) = world.plan.compact {
+                let delay = world.between(gap) * MS;
+                world.after(delay, Event::Compact { member });
+            }
         }
         for client in 0..world.plan.clients {
             let fresh = world.fresh_client();
@@ -167,6 +210,11 @@ impl<E: Engine> World<E> {
         }
         if let Some((least, _)) = world.plan.fault_gap {
             world.after(least * MS, Event::Fault);
+        }
+        if let Some((least, _)) = world.plan.operators {
+            for _ in 0..2 {
+                world.after(least * MS, Event::Operator);
+            }
         }
         world
     }
@@ -214,6 +262,11 @@ impl<E: Engine> World<E> {
         self.broken.clone().map_or(Ok(()), Err)
     }
 
+    /// What the world's clock shows, in microseconds.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
     /// What happened so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
@@ -250,54 +303,101 @@ impl<E: Engine> World<E> {
             Event::Client { client } => self.client(client),
             Event::Timeout { client, attempt } => self.timeout(client, attempt),
             Event::Fault => self.fault(),
+            Event::Operator => self.operator(),
+            Event::Deliver { to, .. } if self.machines[machine_of(to)].paused => {
+                self.machines[machine_of(to)].parked.push(event);
+            }
             Event::Wake { member, .. }
-            | Event::Deliver { to: member, .. }
             | Event::Synced { member, .. }
             | Event::Hint { at: member, .. }
                 if self.machines[member].paused =>
             {
                 self.machines[member].parked.push(event);
             }
+            Event::Compact { member } => self.compact(member),
             Event::Wake { member, life } => {
                 if self.machines[member].life == life {
                     self.machines[member].armed = None;
                     self.tell(member, |engine, now| engine.wake(now));
                 }
             }
-            Event::Deliver { to, bytes } => {
-                self.tally.delivered += 1;
-                let mut refused = None;
-                self.tell(to, |engine, now| {
-                    refused = engine.receive(now, &bytes).err()
-                });
-                if let Some(error) = refused {
-                    let seen = format!("member {to}: {error}");
-                    self.broke(Err(Broken {
-                        property: "engines understand each other",
-                        seen,
-                    }));
-                }
-            }
+            Event::Deliver { to, bytes } => self.deliver(to, &bytes),
             Event::Synced {
                 member,
                 life,
                 token,
             } => {
                 if self.machines[member].life == life {
-                    let voted = self.machines[member].sync(token);
-                    self.tell(member, |engine, now| engine.persisted(now, token));
-                    if voted && self.faulty && self.chance(self.plan.crash_at_vote) {
-                        self.crash_and_return(member);
-                    }
+                    self.synced(member, token);
                 }
             }
             Event::Hint { at, life, gone } => {
                 if self.machines[at].life == life {
-                    let gone = MemberId(gone as u64 + 1);
                     self.tell(at, |engine, now| engine.forget_leader(now, gone));
                 }
             }
         }
+    }
+
+    fn deliver(&mut self, to: MemberId, bytes: &[u8]) {
+        self.tally.delivered += 1;
+        let member = machine_of(to);
+        let (mut refused, mut asked) = (None, false);
+        self.tell(member, |engine, now| {
+            asked = true;
+            refused = engine.receive(now, bytes).err()
+        });
+        // What was meant for somebody who lost its disk must not reach whoever has its place.
+        let stale = self.machines[member].id != to;
+        self.tally.misdirected += u64::from(stale && asked);
+        let seen = match refused {
+            Some(error) if !stale => format!("member {to}: {error}"),
+            None if stale && asked => format!("member {member} takes a message for {to}"),
+            _ => return,
+        };
+        self.broke(Err(Broken {
+            property: "engines understand each other",
+            seen,
+        }));
+    }
+
+    /// Everything up to `token` is on the disk of `member`, if that takes any more.
+    fn synced(&mut self, member: usize, token: PersistToken) {
+        if self.machines[member].full {
+            self.tally.failed_writes += 1;
+            self.crash_with(member, Some(0));
+            return;
+        }
+        let voted = self.machines[member].sync(token);
+        if self.plan.crash_at_write > 0 && self.faulty && self.chance(self.plan.crash_at_write) {
+            self.tally.untold += 1;
+            self.crash_and_return(member);
+            return;
+        }
+        self.tell(member, |engine, now| engine.persisted(now, token));
+        let written = self.plan.crash_at_write > 0 && self.chance(self.plan.crash_at_write);
+        if self.faulty && (written || voted && self.chance(self.plan.crash_at_vote)) {
+            self.crash_and_return(member);
+        }
+    }
+
+    fn compact(&mut self, member: usize) {
+        let Some(gap) = self.plan.compact else {
+            return;
+        };
+        let delay = self.between(gap) * MS;
+        self.after(delay, Event::Compact { member });
+        if self.machines[member].paused {
+            return;
+        }
+        // Now and then one that takes several messages.
+        let padding = if self.chance(20) {
+            self.random.below(300_000) as usize
+        } else {
+            0
+        };
+        let state = self.machines[member].store.encode(padding);
+        self.tell(member, |engine, now| engine.compact(now, state.into()));
     }
 
     /// Begins a life.
@@ -310,13 +410,7 @@ impl<E: Engine> World<E> {
         let machine = &mut self.machines[member];
         machine.begin(self.now, offset);
         let now = machine.clock(self.now);
-        match E::start(
-            now,
-            MemberId(member as u64 + 1),
-            seed,
-            machine.disk.clone(),
-            &self.plan,
-        ) {
+        match E::start(now, machine.id, seed, machine.disk.clone(), &self.plan) {
             Ok(engine) => machine.engine = Some(engine),
             Err(error) => {
                 let seen = format!("member {member}: {error}");
@@ -327,6 +421,7 @@ impl<E: Engine> World<E> {
             }
         }
         self.tell(member, |_, _| {});
+        self.machines[member].begun = true;
     }
 
     /// Tells an engine something, and carries out what it wants.
@@ -337,18 +432,21 @@ impl<E: Engine> World<E> {
             return;
         };
         what(engine, now);
-        let mut writes_vote = false;
+        let (mut writes_vote, mut writes) = (false, false);
         while let Some(effect) = self.machines[member]
             .engine
             .as_mut()
             .and_then(|engine| engine.poll())
         {
             writes_vote |= matches!(&effect, Effect::Persist(write) if write.hard.is_some());
+            writes |= matches!(&effect, Effect::Persist(_));
             self.carry_out(member, effect);
         }
         self.inspect(member);
         self.arm(member);
-        if writes_vote && self.faulty && self.chance(self.plan.crash_at_vote) {
+        let writes = writes && self.plan.crash_at_write > 0;
+        let written = writes && self.chance(self.plan.crash_at_write);
+        if self.faulty && (written || writes_vote && self.chance(self.plan.crash_at_vote)) {
             self.crash_and_return(member);
         }
     }
@@ -369,67 +467,15 @@ impl<E: Engine> World<E> {
 
     fn carry_out(&mut self, member: usize, effect: Effect) {
         match effect {
-            Effect::Send { to, bytes } => self.send(member, to.0 as usize - 1, bytes),
-            Effect::Persist(Persist {
-                token,
-                hard,
-                entries,
-                ..
-            }) => {
-                let machine = &mut self.machines[member];
-                if let (Some(first), Some(engine)) = (entries.first(), &machine.engine) {
-                    let status = engine.status();
-                    let leads = status.role == Role::Leader && machine.led == Some(status.term);
-                    let last = machine.image.len() as u64;
-                    machine.image.truncate(first.index as usize - 1);
-                    let mut before = machine.image.last().map_or(0, |entry| entry.term);
-                    let mut result = if leads {
-                        Logs::replaced(member, first.index, last)
-                    } else {
-                        Ok(())
-                    };
-                    for entry in &entries {
-                        result = result.and(self.logs.wrote(member, before, entry));
-                        before = entry.term;
-                    }
-                    machine.image.extend(entries.iter().cloned());
-                    self.broke(result);
-                }
-                let delay = self.between(self.plan.write);
-                let machine = &mut self.machines[member];
-                let done = machine.sync_done(self.now, delay);
-                machine.writes.push_back(Write {
-                    token,
-                    hard,
-                    entries,
-                });
-                let life = machine.life;
-                self.after(
-                    done - self.now,
-                    Event::Synced {
-                        member,
-                        life,
-                        token,
-                    },
-                );
-            }
-            // Nothing is compacted here yet.
-            Effect::Restore(_) => {}
+            Effect::Send { to, bytes } => self.send(member, to, bytes),
+            Effect::Persist(write) => self.write(member, write),
+            Effect::Restore(snapshot) => self.restore(member, &snapshot),
             Effect::Apply { entry, request } => {
-                let members = self.machines.len();
-                let disks = self
-                    .machines
-                    .iter()
-                    .filter(|machine| machine.has(&entry))
-                    .count();
+                let majority = self.majority_has(member, &entry);
                 let machine = &mut self.machines[member];
-                let term = machine
-                    .engine
-                    .as_ref()
-                    .map_or(0, |engine| engine.status().term);
-                let mut result = self
-                    .commits
-                    .applied((member, term), &entry, (disks, members));
+                let status = machine.engine.as_ref().map(|engine| engine.status());
+                let term = status.map_or(0, |status| status.term);
+                let mut result = self.commits.applied((member, term), &entry, majority);
                 if entry.index != machine.applied + 1 {
                     let seen = format!(
                         "member {member} applied {} after {}",
@@ -441,13 +487,22 @@ impl<E: Engine> World<E> {
                     });
                 }
                 machine.applied = entry.index;
+                let first = matches!(result, Ok(true));
                 let outcome = match &entry.payload {
                     Payload::Command(bytes) => {
                         Command::decode(bytes).map(|command| machine.store.apply(command))
                     }
                     Payload::Noop | Payload::Configuration(_) => None,
                 };
-                self.broke(result);
+                let sum = machine.store.sum();
+                if first && let Payload::Configuration(configuration) = &entry.payload {
+                    self.tally.changed += 1;
+                    let leads = status.is_some_and(|status| status.role == Role::Leader);
+                    let gone = leads && !configuration.votes(machine.id);
+                    self.tally.removed_leaders += u64::from(gone);
+                }
+                let became = self.commits.became(member, entry.index, sum, first);
+                self.broke(result.and(became));
                 if let (Some(outcome), Some(request)) = (outcome, request) {
                     self.answer(request, |_| outcome);
                 }
@@ -467,10 +522,109 @@ impl<E: Engine> World<E> {
         }
     }
 
-    fn send(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
+    /// A write begins.
+    fn write(&mut self, member: usize, write: Write) {
+        let machine = &mut self.machines[member];
+        let mut result = Ok(());
+        let purged = (write.purge, self.commits.term(write.purge));
+        if let Some(engine) = &machine.engine {
+            let status = engine.status();
+            let leads = status.role == Role::Leader && machine.led == Some(status.term);
+            let image = &mut machine.image;
+            let last = image.last();
+            if let Some(first) = write.truncate {
+                image.compact(write.snapshot.as_ref(), purged);
+                image.truncate(first);
+            }
+            if let Some(first) = write.entries.first() {
+                image.truncate(first.index);
+                if leads {
+                    result = Logs::replaced(member, first.index, last);
+                }
+            }
+            for entry in &write.entries {
+                result = result.and(self.logs.wrote(member, image.last_term(), entry));
+                if let Payload::Configuration(next) = &entry.payload
+                    && status.role == Role::Leader
+                    && entry.term == status.term
+                {
+                    let (current, since, term) = image.configured();
+                    let left = current.is_joint() && term != 0 && term != entry.term;
+                    self.tally.left_by_others += u64::from(left);
+                    let change = (next, entry.index);
+                    result = result.and(members::changes(
+                        member,
+                        (current, since),
+                        change,
+                        status.commit,
+                    ));
+                }
+                image.push(entry.clone());
+            }
+            image.compact(write.snapshot.as_ref(), purged);
+            let (base, snapshot) = (image.base(), image.snapshot());
+            result = result.and(Progress::writes(member, base, snapshot, machine.applied));
+        }
+        self.broke(result);
+        let delay = self.between(self.plan.write);
+        let machine = &mut self.machines[member];
+        let done = machine.sync_done(self.now, delay);
+        let (life, token) = (machine.life, write.token);
+        machine.writes.push_back(write);
+        self.after(
+            done - self.now,
+            Event::Synced {
+                member,
+                life,
+                token,
+            },
+        );
+    }
+
+    /// A snapshot takes the place of a machine.
+    fn restore(&mut self, member: usize, snapshot: &Snapshot) {
+        let machine = &mut self.machines[member];
+        if machine.begun {
+            self.tally.installed += 1;
+        } else {
+            self.tally.resumed += 1;
+        }
+        let seen = |seen| Broken {
+            property: "state-machine safety",
+            seen,
+        };
+        let result = match Store::decode(&snapshot.state) {
+            _ if snapshot.index < machine.applied => Err(seen(format!(
+                "member {member} goes back from {} to a snapshot of {}",
+                machine.applied, snapshot.index
+            ))),
+            Some(store) => {
+                machine.store = store;
+                machine.applied = snapshot.index;
+                let sum = machine.store.sum();
+                self.commits.became(member, snapshot.index, sum, false)
+            }
+            None => Err(seen(format!("member {member} got no snapshot"))),
+        };
+        self.broke(result);
+    }
+
+    /// The configuration in force where `member` is, as its log says.
+    fn configuration(&self, member: usize) -> &Configuration {
+        self.machines[member].image.configured().0
+    }
+
+    /// `entry` is on the disks of a majority, in the eyes of `member`, which commits it.
+    fn majority_has(&self, member: usize, entry: &Entry) -> bool {
+        majorities(self.configuration(member), |voter| {
+            self.machines[machine_of(voter)].has(voter, entry)
+        })
+    }
+
+    fn send(&mut self, from: usize, to: MemberId, bytes: Vec<u8>) {
         self.tally.sent += 1;
         self.tally.bytes += bytes.len() as u64;
-        if self.cut.contains(&(from, to)) || self.chance(self.plan.loss) {
+        if self.cut.contains(&(from, machine_of(to))) || self.chance(self.plan.loss) {
             return;
         }
         let copies = 1 + u64::from(self.chance(self.plan.twice));
@@ -502,7 +656,8 @@ impl<E: Engine> World<E> {
             match self.elections.leads(member, status.term) {
                 Ok(true) => {
                     // Its own log, whether it is on disk or not.
-                    result = result.and(self.commits.elected(member, status.term, &machine.image));
+                    let has = |index, term| machine.image.has(index, term);
+                    result = result.and(self.commits.elected(member, status.term, has));
                 }
                 Ok(false) => {}
                 Err(broken) => result = Err(broken),
@@ -550,7 +705,19 @@ impl<E: Engine> World<E> {
             })
         };
         if leaders.len() != 1 {
-            return broken(format!("{leaders:?} lead at the end"));
+            let members = self.machines.iter().enumerate().map(|(member, machine)| {
+                let status = machine.engine.as_ref().map(|engine| engine.status());
+                format!(
+                    "{}: {status:?} with {:?}",
+                    machine.id,
+                    self.configuration(member)
+                )
+            });
+            let members: Vec<String> = members.collect();
+            return broken(format!(
+                "{leaders:?} lead at the end\n{}",
+                members.join("\n")
+            ));
         }
         if self.plan.clients > 0 && changes < 20 {
             return broken(format!(
@@ -563,15 +730,32 @@ impl<E: Engine> World<E> {
         // What is on its way arrives once nobody asks for more.
         self.clients.clear();
         self.run_until(self.now + 1_000_000)?;
-        let first = &self.machines[0];
+        let Some(leader) = self.leader() else {
+            return broken("the leader is gone at the very end".to_owned());
+        };
+        let (configuration, first) = (self.configuration(leader), &self.machines[leader]);
+        if configuration.is_joint() {
+            return broken(format!("two majorities at the end: {configuration:?}"));
+        }
         for (member, machine) in self.machines.iter().enumerate() {
-            if machine.store != first.store || machine.applied != first.applied {
+            let same = machine.store == first.store && machine.applied == first.applied;
+            if configuration.contains(machine.id) && !same {
                 return broken(format!(
-                    "member {member} applied {}, member 0 {}",
+                    "member {member} applied {}, the leader, {leader}, {}",
                     machine.applied, first.applied
                 ));
             }
         }
         Ok(())
     }
+}
+
+/// A majority of the voters is among those for whom `has` holds, and one of the outgoing ones if there are any.
+fn majorities(configuration: &Configuration, has: impl Fn(MemberId) -> bool) -> bool {
+    let half = |members: Vec<MemberId>| {
+        let count = members.iter().filter(|&&member| has(member)).count();
+        count * 2 > members.len()
+    };
+    let outgoing: Vec<_> = configuration.outgoing().collect();
+    half(configuration.voters().collect()) && (outgoing.is_empty() || half(outgoing))
 }

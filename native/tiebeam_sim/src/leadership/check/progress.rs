@@ -1,5 +1,5 @@
 //! Term, commit and applied index of a member never go back in one life, the term not over lives either; and
-//! applied ≤ committed ≤ last.
+//! purged ≤ snapshot ≤ applied ≤ committed ≤ last.
 
 use tiebeam_core::leadership::Status;
 
@@ -33,6 +33,24 @@ impl Progress {
         Ok(())
     }
 
+    /// `member` writes a snapshot, and removes the entries up to `purged`.
+    pub(in crate::leadership) fn writes(
+        member: usize,
+        purged: u64,
+        snapshot: u64,
+        applied: u64,
+    ) -> Result<(), Broken> {
+        if purged <= snapshot && snapshot <= applied {
+            return Ok(());
+        }
+        Err(Broken {
+            property: "purged, snapshot, applied",
+            seen: format!(
+                "member {member} has a snapshot of {snapshot}, purged {purged} and has applied {applied}"
+            ),
+        })
+    }
+
     /// A new life begins, with the term that was on disk.
     pub(in crate::leadership) fn restarted(&mut self, term: u64) {
         *self = Self {
@@ -60,4 +78,11 @@ fn a_commit_that_goes_back_is_seen() {
     assert!(progress.says(1, status(1, 4), 5).is_err());
     progress.restarted(1);
     assert!(progress.says(1, status(1, 0), 0).is_ok());
+}
+
+#[test]
+fn a_log_that_is_purged_too_far_is_seen() {
+    assert!(Progress::writes(1, 2, 3, 4).is_ok());
+    assert!(Progress::writes(1, 4, 3, 4).is_err());
+    assert!(Progress::writes(1, 2, 5, 4).is_err());
 }

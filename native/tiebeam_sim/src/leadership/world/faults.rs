@@ -1,8 +1,6 @@
 //! What goes wrong, and how it is made good.
 
-use tiebeam_core::leadership::MemberId;
-
-use super::{Event, MS, World};
+use super::{Event, MS, World, majorities};
 use crate::leadership::engine::Engine;
 
 impl<E: Engine> World<E> {
@@ -18,7 +16,8 @@ impl<E: Engine> World<E> {
         let leader = self.leader().unwrap_or(any);
         // What happens to a leader is what matters most.
         let member = if self.chance(500) { leader } else { any };
-        match self.random.below(14) {
+        let kinds = if self.plan.disks { 20 } else { 14 };
+        match self.random.below(kinds) {
             0 | 1 => self.crash(member),
             2 | 3 => (0..count).for_each(|member| self.start(member)),
             4 => self.split(),
@@ -42,10 +41,24 @@ impl<E: Engine> World<E> {
             10 => (0..count).for_each(|member| self.resume(member)),
             11 => self.machines[member].slow = self.random.below(300 * MS),
             12 => (0..count).for_each(|member| self.machines[member].slow = 0),
+            14 => self.machines[member].slow = self.between((1000 * MS, 5000 * MS)),
+            15 => self.machines[member].full = true,
+            16 | 17 => (0..count).for_each(|member| {
+                self.machines[member].full = false;
+                self.machines[member].slow = 0;
+            }),
+            18 if E::CHANGES_MEMBERS => self.lose_disk(member),
+            19 if self.chance(200) => {
+                (0..count).for_each(|member| self.crash(member));
+                for member in 0..count {
+                    let delay = 1 + self.random.below(100 * MS);
+                    self.after(delay, Event::Start { member });
+                }
+            }
             _ if self.chance(500) => {
                 let to = self
                     .chance(500)
-                    .then(|| MemberId(self.random.below(count as u64) + 1));
+                    .then(|| self.machines[self.random.below(count as u64) as usize].id);
                 if !self.machines[leader].paused {
                     self.tell(leader, |engine, now| {
                         // A leader that cannot says so; nothing else follows from it.
@@ -78,20 +91,51 @@ impl<E: Engine> World<E> {
                 } else {
                     self.random.below(5 * MS)
                 };
+                let gone = self.machines[gone].id;
                 self.after(delay, Event::Hint { at, life, gone });
             }
         }
     }
 
     pub(super) fn crash(&mut self, member: usize) {
+        self.crash_with(member, None);
+    }
+
+    /// The same, with so many of the writes under way on disk.
+    pub(super) fn crash_with(&mut self, member: usize, kept: Option<usize>) {
         if self.machines[member].engine.is_none() {
             return;
         }
         self.tally.crashes += 1;
         let under_way = self.machines[member].writes.len() as u64;
-        let kept = self.random.below(under_way + 1) as usize;
+        let kept = kept.unwrap_or_else(|| self.random.below(under_way + 1) as usize);
         self.machines[member].end(kept);
+        if self.plan.forgets > 0 && self.chance(self.plan.forgets) {
+            let count = 1 + self.random.below(20) as usize;
+            self.machines[member].forget(count);
+        }
         self.hint(member, true);
+    }
+
+    /// The machine is back with an empty disk, as another member. Not if too many of the voters that anybody knows of are gone then: a group
+    /// that lost a majority has lost what it agreed on.
+    fn lose_disk(&mut self, member: usize) {
+        let lost = self.machines[member].id;
+        let lives = |voter| {
+            let mut all = self.machines.iter();
+            voter != lost && all.any(|machine| machine.id == voter)
+        };
+        // Its own word may be on its way as well.
+        let bearable =
+            (0..self.machines.len()).all(|other| majorities(self.configuration(other), lives));
+        if !bearable {
+            return;
+        }
+        self.crash_with(member, Some(0));
+        self.machines[member].wipe();
+        self.tally.wiped += 1;
+        let delay = self.random.below(500 * MS);
+        self.after(delay, Event::Start { member });
     }
 
     /// It is back before anybody misses it.
@@ -120,7 +164,7 @@ impl<E: Engine> World<E> {
             return;
         }
         for (at, gone) in self.cut.clone() {
-            let life = self.machines[at].life;
+            let (life, gone) = (self.machines[at].life, self.machines[gone].id);
             let delay = self.random.below(5 * MS);
             self.after(delay, Event::Hint { at, life, gone });
         }
@@ -146,8 +190,20 @@ impl<E: Engine> World<E> {
         (self.plan.loss, self.plan.twice, self.plan.late) = (0, 0, 0);
         for member in 0..self.machines.len() {
             self.machines[member].slow = 0;
+            self.machines[member].full = false;
             self.start(member);
             self.resume(member);
+            // A disk that took seconds for a write has it now.
+            let machine = &mut self.machines[member];
+            let life = machine.life;
+            if let Some(token) = machine.hurry(self.now) {
+                let synced = Event::Synced {
+                    member,
+                    life,
+                    token,
+                };
+                self.after(MS, synced);
+            }
         }
     }
 
