@@ -106,7 +106,7 @@ use crate::cluster::watched::Watched;
 use crate::error::SpawnError;
 use crate::node::{Node, NodeEvent};
 
-pub(crate) use claim::{ClaimGuard, Claims};
+pub(crate) use claim::{ClaimGuard, Claims, Wanted, lost_claim};
 pub use config::{ClusterConfig, ClusterError, Voters};
 pub use event::{ClusterEvent, ClusterEvents};
 pub use groups::Groups;

@@ -70,7 +70,10 @@ pub use message::{
     FromTerm, Message, MessageVersion, Migration, Misfit, VersionMismatch, Versioned,
 };
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
-pub use patterns::{PassiveReason, Singleton, SingletonHolder, Standby};
+pub use patterns::{
+    PassiveReason, ReleaseReason, Ring, RingError, RingHandler, RingMember, Singleton,
+    SingletonHolder, SlotHolder, Standby,
+};
 pub use process::{
     Call, Destination, Process, ReceiveError, ReplyTo, Signal, Target, ThreadProcess, TimedOut,
 };

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tiebeam_node::{
     ClusterConfig, ClusterHandle, Config, Cookie, EpmdMode, LeadershipError, Node, PassiveReason,
-    Singleton, Standby, Term, Timing, Token,
+    ReleaseReason, Ring, RingError, RingHandler, RingMember, Singleton, Standby, Term, Timing,
+    Token,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -20,7 +21,13 @@ fn millis(millis: u64) -> tiebeam_core::Duration {
     tiebeam_core::Duration::from_millis(millis)
 }
 
-fn settings() -> ClusterConfig {
+/// So long that no stall of the machine ends a session.
+const LONG_SESSION: Duration = Duration::from_secs(40);
+
+/// Short, where a test waits for its end.
+const SESSION: Duration = Duration::from_secs(5);
+
+fn settings(session: Duration) -> ClusterConfig {
     let timing = Timing {
         greet_first: millis(50),
         greet_max: millis(400),
@@ -28,7 +35,7 @@ fn settings() -> ClusterConfig {
     };
     ClusterConfig::lan()
         .timing(timing)
-        .session(Duration::from_secs(2))
+        .session(session)
         .join(NAMES)
         .voters(NAMES)
 }
@@ -105,6 +112,10 @@ struct Trio {
 
 impl Trio {
     async fn start() -> Self {
+        Self::with_session(LONG_SESSION).await
+    }
+
+    async fn with_session(session: Duration) -> Self {
         let a = start(NAMES[0], &[]).await;
         let b = start(NAMES[1], &[(NAMES[0], a.port())]).await;
         let links = vec![Link::to(a.port()).await, Link::to(b.port()).await];
@@ -113,7 +124,7 @@ impl Trio {
         let nodes = vec![a, b, c];
         let mut clusters = Vec::new();
         for node in &nodes {
-            clusters.push(node.cluster(settings()).await.unwrap());
+            clusters.push(node.cluster(settings(session)).await.unwrap());
         }
         Self {
             nodes,
@@ -268,7 +279,7 @@ async fn a_singleton_is_active_on_one_node_at_a_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_active_node_that_is_cut_off_is_passive_before_another_is_active() {
-    let trio = Trio::start().await;
+    let trio = Trio::with_session(SESSION).await;
     let history = History::default();
     let on = |at: usize| trio.clusters[at].singleton("db");
     // It stands by without its handle.
@@ -358,6 +369,278 @@ async fn work_that_fails_is_tried_elsewhere() {
     trio.nodes[history[2].0].send_exit(last.pid(), Term::atom("kill"));
     eventually("nobody", || singleton.active().is_none().then_some(())).await;
     assert!(!singleton.step_down(DEADLINE).await.unwrap());
+    trio.stop().await;
+}
+
+// ---- rings
+
+#[derive(Debug, Clone, PartialEq)]
+enum Moved {
+    Owned(usize, u32, Token),
+    Released(usize, u32, ReleaseReason),
+}
+
+/// Counts the calls about each key, and records which partitions come and go.
+struct Counter {
+    at: usize,
+    history: History<Moved>,
+}
+
+impl RingHandler for Counter {
+    type Call = i64;
+    type Reply = (usize, i64);
+
+    async fn on_own(&self, partition: u32, token: Token) -> Result<(), Term> {
+        let moved = Moved::Owned(self.at, partition, token);
+        self.history.lock().unwrap().push(moved);
+        Ok(())
+    }
+
+    async fn on_release(&self, partition: u32, reason: ReleaseReason) {
+        // Others have time to be too early.
+        tokio::task::yield_now().await;
+        let moved = Moved::Released(self.at, partition, reason);
+        self.history.lock().unwrap().push(moved);
+    }
+
+    async fn handle_call(&self, _partition: u32, _key: Term, add: i64) -> (usize, i64) {
+        if add < 0 {
+            panic!("on purpose");
+        }
+        (self.at, add + 1)
+    }
+}
+
+const PARTITIONS: u32 = 12;
+
+fn ring(trio: &Trio, at: usize) -> Ring {
+    let ring = trio.clusters[at].ring("users", PARTITIONS);
+    ring.settle(Duration::from_millis(300))
+}
+
+fn take_part(trio: &Trio, at: usize, history: &History<Moved>) -> RingMember {
+    let history = Arc::clone(history);
+    ring(trio, at).start(Counter { at, history }).unwrap()
+}
+
+/// Waits until these nodes, and all of them as they see it, have so many partitions each: whose each is.
+async fn spread(trio: &Trio, nodes: &[usize], each: usize) -> Vec<usize> {
+    eventually("an even spread", || {
+        let owners = |at: usize| -> Option<Vec<usize>> {
+            let ring = ring(trio, at);
+            let owner = |partition| {
+                let owner = ring.owner(partition)?;
+                NAMES
+                    .iter()
+                    .position(|name| *name == owner.pid.node.as_str())
+            };
+            (0..PARTITIONS).map(owner).collect()
+        };
+        let first = owners(nodes[0])?;
+        let count = |node: &usize| first.iter().filter(|owner| *owner == node).count();
+        let even = nodes.iter().all(|node| count(node) == each);
+        let agreed = nodes
+            .iter()
+            .all(|node| owners(*node).as_ref() == Some(&first));
+        (even && agreed).then_some(first)
+    })
+    .await
+}
+
+/// Waits until the last word on each partition is that of its owner.
+async fn told(history: &History<Moved>, owners: &[usize]) {
+    eventually("what is told of the partitions", || {
+        let history = history.lock().unwrap();
+        let told = |partition: usize| {
+            let last = history.iter().rev().find(|moved| match moved {
+                Moved::Owned(_, of, _) | Moved::Released(_, of, _) => *of as usize == partition,
+            });
+            matches!(last, Some(Moved::Owned(at, ..)) if *at == owners[partition])
+        };
+        (0..owners.len()).all(told).then_some(())
+    })
+    .await;
+}
+
+/// Each partition is owned, then released by its owner, then owned by another.
+fn check_ring(history: &History<Moved>) {
+    let history = history.lock().unwrap();
+    for partition in 0..PARTITIONS {
+        let (mut owner, mut latest) = (None, None);
+        for moved in history.iter() {
+            match *moved {
+                Moved::Owned(at, of, token) if of == partition => {
+                    assert_eq!(owner, None, "{partition}: {history:?}");
+                    assert!(Some(token) > latest, "{partition}: {history:?}");
+                    (owner, latest) = (Some(at), Some(token));
+                }
+                Moved::Released(at, of, _) if of == partition => {
+                    assert_eq!(owner, Some(at), "{partition}: {history:?}");
+                    owner = None;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Every key is answered by the owner of its partition, whoever asks.
+async fn check_calls(trio: &Trio, nodes: &[usize], owners: &[usize]) {
+    for number in 0..20 {
+        for &at in nodes {
+            let ring = ring(trio, at);
+            let key = ("user", number);
+            let owner = owners[ring.partition_for(key) as usize];
+            assert_eq!(ring.node_for(key).unwrap().as_str(), NAMES[owner]);
+            assert_eq!(ring.owns(key), owner == at);
+            let reply: (usize, i64) = ring.call(key, &7, DEADLINE).await.unwrap();
+            assert_eq!(reply, (owner, 8));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_spread_evenly_and_move_only_if_they_must() {
+    let trio = Trio::start().await;
+    let history = History::default();
+    let first = take_part(&trio, 0, &history);
+    let owners = spread(&trio, &[0], 12).await;
+    told(&history, &owners).await;
+    let second = ring(&trio, 0).start(Counter {
+        at: 0,
+        history: Arc::clone(&history),
+    });
+    assert!(
+        matches!(&second, Err(LeadershipError::AlreadyStarted { pid }) if pid == first.pid()),
+        "{second:?}"
+    );
+
+    let _b = take_part(&trio, 1, &history);
+    let c = take_part(&trio, 2, &history);
+    let three = spread(&trio, &[0, 1, 2], 4).await;
+    told(&history, &three).await;
+    check_calls(&trio, &[0, 1, 2], &three).await;
+    assert_eq!(ring(&trio, 1).owned().len(), 4);
+    assert_eq!(ring(&trio, 1).owned(), ring(&trio, 0).owned_by(NAMES[1]));
+    eventually("rest", || (!first.is_rebalancing()).then_some(())).await;
+    // Nothing is left to do.
+    let moves = history.lock().unwrap().len();
+    first.rebalance();
+    assert_eq!(history.lock().unwrap().len(), moves);
+
+    // One drains: what it had is shared, and the others keep their own.
+    within("the end", c.drain()).await;
+    assert!(!trio.nodes[2].is_process_alive(c.pid()));
+    let two = spread(&trio, &[0, 1], 6).await;
+    for (was, is) in three.iter().zip(&two) {
+        assert!(was == is || *was == 2, "{three:?} {two:?}");
+    }
+    told(&history, &two).await;
+    // Those that take no part may ask.
+    eventually("the owners", || {
+        let seen = (0..PARTITIONS).filter_map(|partition| ring(&trio, 2).owner(partition));
+        (seen.count() == 12).then_some(())
+    })
+    .await;
+    check_calls(&trio, &[0, 1], &two).await;
+    let reply: (usize, i64) = ring(&trio, 2).call("k", &1, DEADLINE).await.unwrap();
+    assert_eq!(reply.1, 2);
+    check_ring(&history);
+    let reasons = history.lock().unwrap().clone();
+    assert!(reasons.iter().all(|moved| match moved {
+        Moved::Released(at, _, reason) if *at == 2 => *reason == ReleaseReason::Drain,
+        Moved::Released(_, _, reason) => *reason == ReleaseReason::Rebalance,
+        Moved::Owned(..) => true,
+    }));
+
+    // It comes back, and has its share again.
+    let _c = take_part(&trio, 2, &history);
+    let three = spread(&trio, &[0, 1, 2], 4).await;
+    assert!(
+        two.iter()
+            .zip(&three)
+            .all(|(was, is)| was == is || *is == 2)
+    );
+    told(&history, &three).await;
+    check_ring(&history);
+    trio.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_of_a_node_that_is_cut_off_are_released_before_others_own_them() {
+    let trio = Trio::with_session(SESSION).await;
+    let history = History::default();
+    let _members: Vec<_> = (0..3).map(|at| take_part(&trio, at, &history)).collect();
+    let three = spread(&trio, &[0, 1, 2], 4).await;
+    told(&history, &three).await;
+    trio.cut();
+    let two = spread(&trio, &[0, 1], 6).await;
+    told(&history, &two).await;
+    for (was, is) in three.iter().zip(&two) {
+        assert!(was == is || *was == 2, "{three:?} {two:?}");
+    }
+    check_ring(&history);
+    let lost = history
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|moved| matches!(moved, Moved::Released(2, _, ReleaseReason::Lost)))
+        .count();
+    assert_eq!(lost, 4);
+    check_calls(&trio, &[0, 1], &two).await;
+    trio.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_nobody_can_answer_are_refused() {
+    let trio = Trio::start().await;
+    let history = History::default();
+    let soon = Duration::from_millis(200);
+    let nobody = ring(&trio, 0).call::<i64, i64>("k", &1, soon).await;
+    assert!(
+        matches!(nobody, Err(RingError::NoOwner { .. })),
+        "{nobody:?}"
+    );
+    let member = take_part(&trio, 0, &history);
+    let owners = spread(&trio, &[0], 12).await;
+    told(&history, &owners).await;
+    let ask = |request: Vec<Term>| {
+        let node = &trio.nodes[1];
+        let pid = member.pid().clone();
+        async move {
+            let reply = node.call_term(pid, Term::Tuple(request), DEADLINE).await;
+            reply.unwrap().to_string()
+        }
+    };
+    let key = Term::binary("k");
+    let partition = i64::from(ring(&trio, 0).partition_for("k"));
+    let request = |partition: i64, request: Term| {
+        vec![
+            Term::atom("ring_call"),
+            Term::from(partition),
+            key.clone(),
+            request,
+        ]
+    };
+    let good = ask(request(partition, Term::from(1))).await;
+    assert_eq!(good, "{0,2}");
+    let other = ask(request((partition + 1) % 12, Term::from(1))).await;
+    assert!(other.contains("is no key of partition"), "{other}");
+    let none = ask(request(12, Term::from(1))).await;
+    assert_eq!(none, "{error,{not_owner,nil}}");
+    let unknown = ask(vec![Term::atom("hello")]).await;
+    assert_eq!(unknown, "{error,unknown_request}");
+    let misfit: Result<Term, _> = ring(&trio, 1).call("k", "text", DEADLINE).await;
+    assert!(misfit.unwrap().to_string().starts_with("{error,"));
+    // A panic is that call's.
+    let panicked = ring(&trio, 1).call::<i64, i64>("k", &-1, DEADLINE);
+    let panicked = panicked.await;
+    assert!(
+        matches!(&panicked, Err(RingError::Failed(text)) if text.contains("on purpose")),
+        "{panicked:?}"
+    );
+    let reply: (usize, i64) = ring(&trio, 1).call("k", &1, DEADLINE).await.unwrap();
+    assert_eq!(reply, (0, 2));
     trio.stop().await;
 }
 

@@ -10,6 +10,7 @@ use tracing::debug;
 use crate::cluster::name::Name;
 use crate::cluster::registry::{Registration, RegistryError, Shared, meta_bytes, no_meta};
 use crate::cluster::registry_event::RegistryEvents;
+use crate::cluster::table::term_bytes;
 
 /// The groups of a cluster, in one scope: a process is in as many as it likes, in each once. Clones are the same.
 ///
@@ -67,6 +68,16 @@ impl Groups {
         meta: &T,
     ) -> Result<(), RegistryError> {
         self.join_bytes(group.into(), pid, meta_bytes(meta)?).await
+    }
+
+    /// As [`Groups::join_with`], for a term.
+    pub(crate) async fn join_term(
+        &self,
+        group: Name,
+        pid: &Pid,
+        meta: &Term,
+    ) -> Result<(), RegistryError> {
+        self.join_bytes(group, pid, term_bytes(meta)).await
     }
 
     async fn join_bytes(

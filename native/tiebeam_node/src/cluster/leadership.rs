@@ -197,6 +197,11 @@ pub enum LeadershipError {
         /// The process.
         pid: Pid,
     },
+    /// This node takes part in the ring or the pool already.
+    AlreadyStarted {
+        /// By this process.
+        pid: Pid,
+    },
     /// This node has left the cluster.
     Left,
     /// The cluster's process on this node has ended, or the node has stopped.
@@ -221,6 +226,7 @@ impl LeadershipError {
             Self::NoMember(_) => Term::atom("no_member"),
             Self::Stopped => Term::atom("stopped"),
             Self::NoProcess => Term::atom("noproc"),
+            Self::AlreadyStarted { pid } => pair("already_started", Term::from(pid)),
             Self::Left => Term::atom("left"),
             Self::TooLong { .. }
             | Self::Node(_)
@@ -273,6 +279,9 @@ impl fmt::Display for LeadershipError {
             Self::NoProcess => f.write_str("the process has ended"),
             Self::Elsewhere { pid } => {
                 write!(f, "{pid:?} is a process of another node: ask there")
+            }
+            Self::AlreadyStarted { pid } => {
+                write!(f, "this node takes part already: {pid:?}; drain that first")
             }
             Self::Left => {
                 f.write_str("this node has left the cluster; start it again to take part")
