@@ -633,8 +633,8 @@ async fn requests_that_nobody_can_answer_are_refused() {
     let misfit: Result<Term, _> = ring(&trio, 1).call("k", "text", DEADLINE).await;
     assert!(misfit.unwrap().to_string().starts_with("{error,"));
     // A panic is that call's.
-    let panicked = ring(&trio, 1).call::<i64, i64>("k", &-1, DEADLINE);
-    let panicked = panicked.await;
+    let asker = ring(&trio, 1);
+    let panicked = asker.call::<i64, i64>("k", &-1, DEADLINE).await;
     assert!(
         matches!(&panicked, Err(RingError::Failed(text)) if text.contains("on purpose")),
         "{panicked:?}"
