@@ -59,6 +59,7 @@ defmodule Tiebeam.Pool do
   @typedoc "A pool: the local name of its cluster, and its own."
   @type t :: {Tiebeam.name(), Registry.name()}
 
+  @typedoc "What is started: see the option `:child`."
   @type child ::
           Supervisor.child_spec() | {module, term} | module | (Tiebeam.Leader.token() | nil -> child)
 

@@ -62,6 +62,7 @@ defmodule Tiebeam.Ring do
   @typedoc "A ring: the local name of its cluster, and its own."
   @type t :: {Tiebeam.name(), Registry.name()}
 
+  @typedoc "A partition, from 0."
   @type partition :: non_neg_integer
 
   @typedoc """

@@ -11,14 +11,14 @@ defmodule Tiebeam.PoolTest do
   @pool {@cluster, "p"}
   @moduletag timeout: 120_000
 
+  setup_all do
+    start_supervised!({Tiebeam, name: @cluster, voters: [node()]})
+    eventually(fn -> Leader.leader?(@cluster) end)
+    :ok
+  end
+
   setup context do
     Support.FailureLog.enter(context.module, context.test)
-
-    unless context[:cluster] == false do
-      start_supervised!({Tiebeam, name: @cluster, voters: [node()]})
-      eventually(fn -> Leader.leader?(@cluster) end)
-    end
-
     :ok
   end
 
@@ -80,6 +80,16 @@ defmodule Tiebeam.PoolTest do
     worker()
     assert {:error, {:down, :gone}} = Pool.call(@pool, {:get, fn _ -> exit(:gone) end}, timeout: 30_000)
     assert {:ok, :state} = Pool.call(@pool, {:get, & &1}, timeout: 30_000)
+  end
+
+  test "goes on while the server is gone, and its worker is found again" do
+    start()
+    worker = worker()
+    server = Process.whereis(:tiebeam)
+    Process.exit(server, :kill)
+    eventually(fn -> Process.whereis(:tiebeam) not in [nil, server] end)
+    eventually(fn -> Pool.workers(@pool) == [worker] and Pool.members(@pool) == [node()] end)
+    assert Pool.call(@pool, {:get, & &1}) == {:ok, :state}
   end
 
   test "waits for a worker" do
@@ -163,12 +173,14 @@ defmodule Tiebeam.PoolTest do
     assert log =~ "worker 0 of the pool \"p\" was killed: it was starting for longer than it may"
   end
 
-  @tag cluster: false
   test "misused says how" do
-    start_supervised!({Tiebeam, name: @cluster})
+    start_supervised!({Tiebeam, name: MyApp.Lone, process: :tiebeam_lone})
     Process.flag(:trap_exit, true)
     options = [cluster: @cluster, name: "p", child: {Agent, fn -> nil end}]
-    assert {:error, {:no_group, text}} = Pool.start_link(options ++ [replicas: 1])
+
+    assert {:error, {:no_group, text}} =
+             Pool.start_link(Keyword.merge(options, cluster: MyApp.Lone, replicas: 1))
+
     assert text =~ "voters:"
 
     for {change, message} <- [

@@ -129,7 +129,7 @@ defmodule Tiebeam.RingClusterTest do
   end
 
   defp start_ring(nodes, file) do
-    options = [cluster: @cluster, name: "r", partitions: 12, handler: {RingDiary, file}, settle: 300]
+    options = [cluster: @cluster, name: "r", partitions: 12, handler: {RingDiary, file}, settle: 100]
     for node <- nodes, do: :ok = Beam.on(node, RingDiary, :start_ring, [options])
   end
 
@@ -154,7 +154,7 @@ defmodule Tiebeam.RingClusterTest do
     nodes: [one | _] = nodes
   } do
     for node <- nodes do
-      start_pool(node, name: "p", replicas: 2, settle: 300)
+      start_pool(node, name: "p", replicas: 2, settle: 100)
       start_pool(node, name: "all", mode: :spread)
     end
 

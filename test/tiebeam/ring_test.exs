@@ -12,15 +12,15 @@ defmodule Tiebeam.RingTest do
   @ring {@cluster, "r"}
   @moduletag timeout: 120_000
 
-  setup context do
-    Support.FailureLog.enter(context.module, context.test)
-    unless context[:cluster] == false, do: start_cluster()
+  setup_all do
+    start_supervised!({Tiebeam, name: @cluster, voters: [node()]})
+    eventually(fn -> Leader.leader?(@cluster) end)
     :ok
   end
 
-  defp start_cluster do
-    start_supervised!({Tiebeam, name: @cluster, voters: [node()]})
-    eventually(fn -> Leader.leader?(@cluster) end)
+  setup context do
+    Support.FailureLog.enter(context.module, context.test)
+    :ok
   end
 
   defp start(options \\ []) do
@@ -163,12 +163,11 @@ defmodule Tiebeam.RingTest do
     assert Ring.start_link(options) == {:error, {:already_started, pid}}
   end
 
-  @tag cluster: false
   test "misused says how" do
-    start_supervised!({Tiebeam, name: @cluster})
+    start_supervised!({Tiebeam, name: MyApp.Lone, process: :tiebeam_lone})
     Process.flag(:trap_exit, true)
     options = [cluster: @cluster, name: "r", partitions: 8, handler: RingDiary]
-    assert {:error, {:no_group, text}} = Ring.start_link(options)
+    assert {:error, {:no_group, text}} = Ring.start_link(Keyword.put(options, :cluster, MyApp.Lone))
     assert text =~ "voters:"
 
     for {change, message} <- [

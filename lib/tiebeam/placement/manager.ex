@@ -92,7 +92,8 @@ defmodule Tiebeam.Placement.Manager do
   @doc "The managers of all nodes with their metadata."
   @spec all(Tiebeam.name(), :ring | :pool, Registry.name()) :: [{pid, map}]
   def all(cluster, kind, name) do
-    for {pid, meta} <- Group.lookup(cluster, group(kind, name)), is_map(meta), do: {pid, meta}
+    for {pid, meta} <- Group.lookup(cluster, group(kind, name)),
+        do: {pid, if(is_map(meta), do: meta, else: %{})}
   end
 
   @doc "The nodes that can take slots, in order."
@@ -214,7 +215,11 @@ defmodule Tiebeam.Placement.Manager do
   end
 
   def handle_info({:worker, worker, metadata}, state) do
-    workers = state.workers |> Map.filter(fn {pid, _} -> Process.alive?(pid) end) |> Map.put(worker, metadata)
+    workers =
+      state.workers
+      |> Map.filter(fn {pid, _} -> Process.alive?(pid) end)
+      |> Map.put(worker, {:to_join, metadata})
+
     {:noreply, join_workers(%{state | workers: workers})}
   end
 
@@ -237,7 +242,9 @@ defmodule Tiebeam.Placement.Manager do
 
   # Nobody would say what is lost. The next core of this node knows nothing of it.
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{monitor: monitor} = state) do
-    state = %{state | monitor: nil, asked: %{}, queue: [], joined?: false, planned: nil}
+    # The next one may know nothing of the groups either.
+    workers = Map.new(state.workers, fn {worker, {_joined, metadata}} -> {worker, {:to_join, metadata}} end)
+    state = %{state | monitor: nil, asked: %{}, queue: [], joined?: false, planned: nil, workers: workers}
     held = if state.manager.slots == :local, do: [], else: Map.keys(state.slots)
     {:noreply, held |> Enum.reduce(state, &lose(&2, &1)) |> drained()}
   end
@@ -353,7 +360,7 @@ defmodule Tiebeam.Placement.Manager do
     workers =
       for {worker, {:to_join, metadata}} <- state.workers, into: state.workers do
         case Group.join(cluster, workers(name), worker, metadata) do
-          :ok -> {worker, :joined}
+          :ok -> {worker, {:joined, metadata}}
           _ -> {worker, {:to_join, metadata}}
         end
       end
@@ -539,7 +546,7 @@ defmodule Tiebeam.Placement.Manager do
   defp withdraw(%{workers: workers} = state) when workers == %{}, do: state
 
   defp withdraw(state) do
-    for {worker, :joined} <- state.workers,
+    for {worker, {:joined, _metadata}} <- state.workers,
         do: Group.leave(state.manager.cluster, workers(state.manager.name), worker)
 
     %{state | workers: %{}}

@@ -42,7 +42,7 @@ defmodule Tiebeam.Pool.Runner do
   defp serve(manager, supervisor, metadata, worker) do
     receive do
       {:worker, worker} ->
-        send(manager, {:worker, worker, {:to_join, metadata}})
+        send(manager, {:worker, worker, metadata})
         serve(manager, supervisor, metadata, worker)
 
       # Another node may run it in a moment: nothing orderly takes that short.
@@ -64,6 +64,7 @@ defmodule Tiebeam.Pool.Runner do
     end
   end
 
+  @spec await_end(pid, pid | nil, pid) :: no_return
   defp await_end(supervisor, worker, manager) do
     receive do
       {:EXIT, ^supervisor, _reason} -> exit(:shutdown)
@@ -72,6 +73,7 @@ defmodule Tiebeam.Pool.Runner do
     end
   end
 
+  @spec kill(pid, pid | nil) :: no_return
   defp kill(supervisor, worker) do
     # The supervisor first, or it would start another one.
     Process.exit(supervisor, :kill)
