@@ -71,8 +71,8 @@ pub use message::{
 };
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
 pub use patterns::{
-    PassiveReason, ReleaseReason, Ring, RingError, RingHandler, RingMember, Singleton,
-    SingletonHolder, SlotHolder, Standby,
+    ClusterPool, ClusterPoolMember, PassiveReason, ReleaseReason, Ring, RingError, RingHandler,
+    RingMember, Route, RouteError, Singleton, SingletonHolder, SlotHolder, Standby,
 };
 pub use process::{
     Call, Destination, Process, ReceiveError, ReplyTo, Signal, Target, ThreadProcess, TimedOut,

@@ -1,16 +1,17 @@
 //! Singletons, rings and pools on real Rust nodes. Nodes are found by address: no epmd takes part.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tiebeam_node::{
-    ClusterConfig, ClusterHandle, Config, Cookie, EpmdMode, LeadershipError, Node, PassiveReason,
-    ReleaseReason, Ring, RingError, RingHandler, RingMember, Singleton, Standby, Term, Timing,
-    Token,
+    Answer, ClusterConfig, ClusterHandle, ClusterPool, ClusterPoolMember, Config, Cookie, EpmdMode,
+    GenServer, LeadershipError, Node, PassiveReason, Pid, Process, ReleaseReason, ReplyTo, Ring,
+    RingError, RingHandler, RingMember, Route, RouteError, Singleton, Standby, Term, Timing, Token,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Long enough for a loaded machine; a test that passes never waits for it.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -641,6 +642,212 @@ async fn requests_that_nobody_can_answer_are_refused() {
     );
     let reply: (usize, i64) = ring(&trio, 1).call("k", &1, DEADLINE).await.unwrap();
     assert_eq!(reply, (0, 2));
+    trio.stop().await;
+}
+
+// ---- pools
+
+/// Holds calls up.
+struct Gate {
+    permits: Semaphore,
+    begun: AtomicUsize,
+}
+
+impl Gate {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            permits: Semaphore::new(0),
+            begun: AtomicUsize::new(0),
+        })
+    }
+}
+
+/// Says which node it is on. 0 waits for the gate.
+struct Adder(usize, Arc<Gate>);
+
+impl GenServer for Adder {
+    type Call = i64;
+    type Cast = ();
+    type Reply = (usize, i64);
+
+    async fn handle_call(&mut self, n: i64, _: &ReplyTo, _: &Process) -> Answer<(usize, i64)> {
+        if n == 0 {
+            self.1.begun.fetch_add(1, Ordering::SeqCst);
+            self.1.permits.acquire().await.unwrap().forget();
+        }
+        Answer::Reply((self.0, n + 1))
+    }
+}
+
+fn pool(trio: &Trio, at: usize) -> ClusterPool {
+    trio.clusters[at]
+        .pool("sums")
+        .settle(Duration::from_millis(300))
+}
+
+fn work_at(pool: &ClusterPool, at: usize, gate: &Arc<Gate>) -> ClusterPoolMember {
+    let gate = Arc::clone(gate);
+    pool.start(move |_| Adder(at, Arc::clone(&gate))).unwrap()
+}
+
+/// Waits until these nodes have so many workers, as each of them sees it: where they are.
+async fn workers(trio: &Trio, nodes: &[usize], count: usize) -> Vec<usize> {
+    eventually("the workers", || {
+        let seen = |at: usize| {
+            let of = |worker: &Pid| NAMES.iter().position(|name| *name == worker.node.as_str());
+            let workers = pool(trio, at).workers();
+            let mut seen: Vec<usize> = workers.iter().filter_map(of).collect();
+            seen.sort_unstable();
+            seen
+        };
+        let first = seen(nodes[0]);
+        let agreed = nodes.iter().all(|at| seen(*at) == first);
+        (agreed && first.len() == count).then_some(first)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_has_a_worker_on_each_node_that_starts_it() {
+    let trio = Trio::start().await;
+    let leader = eventually("a leader", || {
+        let (leader, _) = trio.clusters[0].leader().current()?;
+        NAMES.iter().position(|name| *name == leader.as_str())
+    })
+    .await;
+    let soon = Duration::from_millis(100);
+    let nobody = pool(&trio, 0)
+        .call::<i64, (usize, i64)>(Route::Any, &1, soon)
+        .await;
+    assert!(matches!(nobody, Err(RouteError::NoWorker)), "{nobody:?}");
+    let gate = Gate::new();
+    let part = |at: usize| work_at(&pool(&trio, at).handover(DEADLINE), at, &gate);
+    let mut members: Vec<_> = (0..3).map(part).collect();
+    assert_eq!(workers(&trio, &[0, 1, 2], 3).await, [0, 1, 2]);
+    assert_eq!(pool(&trio, 1).members().len(), 3);
+
+    let mut of_keys = Vec::new();
+    for at in 0..3 {
+        let pool = pool(&trio, at);
+        eventually("the leader", || {
+            let (known, _) = trio.clusters[at].leader().current()?;
+            (known.as_str() == NAMES[leader]).then_some(())
+        })
+        .await;
+        let call = |route| pool.call::<i64, (usize, i64)>(route, &1, DEADLINE);
+        assert_eq!(call(Route::Any).await.unwrap().1, 2);
+        assert_eq!(call(Route::LocalFirst).await.unwrap().0, at);
+        assert_eq!(call(Route::Leader).await.unwrap().0, leader);
+        let mut of_key = Vec::new();
+        for key in 0..16 {
+            of_key.push(call(Route::key(key)).await.unwrap().0);
+        }
+        of_keys.push(of_key);
+        let all = pool
+            .call_all::<i64, (usize, i64)>(&1, DEADLINE)
+            .await
+            .unwrap();
+        let mut all: Vec<_> = all.into_iter().map(|(_, reply)| reply.unwrap().0).collect();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2]);
+        assert!(pool.cast(Route::Any, &()).unwrap());
+    }
+    assert!(
+        of_keys[0] == of_keys[1] && of_keys[1] == of_keys[2],
+        "{of_keys:?}"
+    );
+    assert!((0..3).all(|at| of_keys[0].contains(&at)), "{of_keys:?}");
+
+    // One that is killed is started again.
+    let here = pool(&trio, 0)
+        .workers()
+        .into_iter()
+        .find(|worker| worker.node.as_str() == NAMES[0]);
+    let here = here.unwrap();
+    trio.nodes[0].send_exit(&here, Term::atom("kill"));
+    eventually("another worker", || {
+        let workers = pool(&trio, 0).workers();
+        (workers.len() == 3 && !workers.contains(&here)).then_some(())
+    })
+    .await;
+
+    // What it was sent is done before it ends.
+    let worker = pool(&trio, 2)
+        .workers()
+        .into_iter()
+        .find(|worker| worker.node.as_str() == NAMES[2]);
+    let worker = worker.unwrap();
+    let calls = [0, 0].map(|n: i64| {
+        let (node, worker) = (trio.nodes[2].clone(), worker.clone());
+        tokio::spawn(async move { node.call::<i64, (usize, i64)>(&worker, &n, DEADLINE).await })
+    });
+    // One is under way, one waits.
+    eventually("two calls", || {
+        let waits = trio.nodes[2].mailbox_len(&worker) == Some(1);
+        (waits && gate.begun.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    let member = members.pop().unwrap();
+    let drained = tokio::spawn(async move { member.drain().await });
+    assert_eq!(workers(&trio, &[0, 1, 2], 2).await, [0, 1]);
+    assert!(trio.nodes[2].is_process_alive(&worker));
+    gate.permits.add_permits(2);
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), (2, 1));
+    }
+    within("the end", drained).await.unwrap();
+    assert!(!trio.nodes[2].is_process_alive(&worker));
+
+    // Its process is killed: so is the worker.
+    trio.nodes[1].send_exit(members[1].pid(), Term::atom("kill"));
+    assert_eq!(workers(&trio, &[0, 1, 2], 1).await, [0]);
+    trio.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_are_on_different_nodes_and_are_replaced() {
+    let trio = Trio::start().await;
+    let on = |at: usize| pool(&trio, at).replicas(2);
+    let gate = Gate::new();
+    let members: Vec<_> = (0..3).map(|at| work_at(&on(at), at, &gate)).collect();
+    let first = workers(&trio, &[0, 1, 2], 2).await;
+    assert_ne!(first[0], first[1]);
+    // Where none of those is.
+    let others: Vec<_> = (0..3)
+        .map(|at| {
+            let other = trio.clusters[at]
+                .pool("other")
+                .replicas(3)
+                .away_from("sums");
+            work_at(&other, at, &gate)
+        })
+        .collect();
+    let free = 3 - first[0] - first[1];
+    let other = eventually("the other pool", || {
+        trio.clusters[0].pool("other").workers().pop()
+    });
+    assert_eq!(other.await.node.as_str(), NAMES[free]);
+
+    within("the end", members[first[0]].drain()).await;
+    let second = eventually("the next worker", || {
+        let workers = pool(&trio, 0).workers();
+        let is_at = |at: usize| {
+            workers
+                .iter()
+                .any(|worker| worker.node.as_str() == NAMES[at])
+        };
+        (workers.len() == 2 && is_at(free) && is_at(first[1])).then_some(workers)
+    })
+    .await;
+    assert_eq!(second.len(), 2);
+    // The other pool makes room.
+    eventually("the other pool", || {
+        let workers = trio.clusters[0].pool("other").workers();
+        let at = workers.first()?.node.as_str() == NAMES[first[0]];
+        (workers.len() == 1 && at).then_some(())
+    })
+    .await;
+    drop(others);
     trio.stop().await;
 }
 

@@ -20,12 +20,12 @@ use crate::message::FromTerm;
 use crate::node::Node;
 use crate::typed;
 
-const DEFAULT_SETTLE: Duration = Duration::from_millis(500);
-const DEFAULT_HANDOVER: Duration = Duration::from_secs(5);
+pub(super) const DEFAULT_SETTLE: Duration = Duration::from_millis(500);
+pub(super) const DEFAULT_HANDOVER: Duration = Duration::from_secs(5);
 
 /// The pauses before the owner of a partition is looked for again.
-const LOOK_FIRST: Duration = Duration::from_millis(5);
-const LOOK_MAX: Duration = Duration::from_millis(100);
+pub(super) const LOOK_FIRST: Duration = Duration::from_millis(5);
+pub(super) const LOOK_MAX: Duration = Duration::from_millis(100);
 
 /// What a node does with the partitions that it owns.
 ///
@@ -42,8 +42,8 @@ pub trait RingHandler: Send + Sync + 'static {
     fn on_own(&self, partition: u32, token: Token)
     -> impl Future<Output = Result<(), Term>> + Send;
 
-    /// The partition is to be another node's, once this returns or [`Ring::handover`] is over; with [`ReleaseReason::Lost`] it may be in a
-    /// moment. The calls that were under way are answered, or given up.
+    /// The partition is to be another node's, once this returns or [`Ring::handover`] is over. With [`ReleaseReason::Lost`] it may be in a
+    /// moment, so this is given up after 50 ms. The calls that were under way are answered, or given up.
     fn on_release(&self, partition: u32, reason: ReleaseReason) -> impl Future<Output = ()> + Send;
 
     /// Answers a call about a key of the partition.
@@ -127,6 +127,8 @@ impl ClusterHandle {
                 kind: "ring",
                 name: name.into(),
                 slots: partitions,
+                local: false,
+                away_from: None,
                 most: MAX_SLOTS,
                 settle: DEFAULT_SETTLE,
                 handover: DEFAULT_HANDOVER,

@@ -17,6 +17,10 @@ use crate::process::ReplyTo;
 /// The pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long the end of what is lost may take: less than the eighth of the shortest session, by which this node knows of it before another one
+/// can be granted it.
+pub(super) const LOST: Duration = Duration::from_millis(50);
+
 /// Calls that may wait for a slot, and that are answered at a time: more than a node can be busy with.
 pub(super) const MAX_CALLS: usize = 1024;
 
@@ -129,16 +133,16 @@ pub(super) async fn run<W: Work>(
             let _ = from.reply_term(not_owner(None));
         }
     }
-    let release = timeout(handover, caught(work.release(slot, reason)));
+    let release = caught(work.release(slot, reason));
     if reason == ReleaseReason::Lost {
-        let _ = release.await;
+        let _ = timeout(LOST, release).await;
         return reason;
     }
     tokio::select! {
         biased;
         // Nothing orderly is as short as the time until another node has it.
         () = lost(&mut told) => ReleaseReason::Lost,
-        _ = release => reason,
+        _ = timeout(handover, release) => reason,
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::runner::LOST;
 use crate::cluster::{ClaimGuard, Claims, ClusterHandle, LeadershipError, Name, Token};
 use crate::error::CallError;
 use crate::function::caught;
@@ -94,7 +95,7 @@ impl Singleton {
         self
     }
 
-    /// How long `on_passive` may take; then it is given up. Default five seconds.
+    /// How long `on_passive` may take; then it is given up. Default five seconds; 50 ms when the claim is lost.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -405,15 +406,15 @@ where
             }
             reason => info!(singleton = %self.singleton.name, %token, ?reason, "passive"),
         }
-        let passive = timeout(self.singleton.grace, (self.on_passive)(reason.clone()));
+        let passive = (self.on_passive)(reason.clone());
         if reason == PassiveReason::Lost {
-            let _ = passive.await;
+            let _ = timeout(LOST, passive).await;
         } else {
             tokio::select! {
                 biased;
                 // Somebody else may have it in a moment: nothing orderly takes that short.
                 () = claim.lost() => {}
-                _ = passive => {}
+                _ = timeout(self.singleton.grace, passive) => {}
             }
             if let Err(error) = claim.release(RELEASE).await {
                 debug!(singleton = %self.singleton.name, %token, "is being given back: {error}");

@@ -51,6 +51,10 @@ pub(super) struct Task {
     pub(super) kind: &'static str,
     pub(super) name: Name,
     pub(super) slots: u32,
+    /// Each node has one slot of its own, and needs no claim.
+    pub(super) local: bool,
+    /// A pool whose nodes take no slots.
+    pub(super) away_from: Option<Name>,
     /// The most slots of one node.
     pub(super) most: usize,
     pub(super) settle: Duration,
@@ -74,6 +78,11 @@ impl Task {
         Name::from((tiebeam, kind, &self.name))
     }
 
+    /// The group of a pool's workers.
+    pub(super) fn workers(pool: &Name) -> Name {
+        Name::from((Atom::of("tiebeam"), Atom::of("workers"), pool))
+    }
+
     pub(super) fn slot(&self, slot: u32) -> Name {
         Name::from((Atom::of(self.kind), &self.name, slot))
     }
@@ -92,7 +101,7 @@ impl Task {
     }
 
     /// The nodes that take slots, and whether all of them mean the same by it.
-    fn nodes(&self) -> (BTreeSet<NodeName>, bool) {
+    pub(super) fn nodes(&self) -> (BTreeSet<NodeName>, bool) {
         let own: Map = self
             .meta
             .iter()
@@ -114,6 +123,14 @@ impl Task {
                 nodes.insert(node);
             }
         }
+        if let Some(other) = &self.away_from {
+            let others = self.cluster.groups().members(Self::workers(other));
+            nodes.retain(|node| {
+                others
+                    .iter()
+                    .all(|other| other.pid.node.as_str() != node.as_str())
+            });
+        }
         (nodes, alike)
     }
 
@@ -123,7 +140,7 @@ impl Task {
             .check()
             .map_err(LeadershipError::Name)?;
         self.group().check().map_err(LeadershipError::Name)?;
-        if !self.claims.takes_part() {
+        if !self.local && !self.claims.takes_part() {
             return Err(LeadershipError::NoGroup);
         }
         let node = self.node().clone();
@@ -286,6 +303,7 @@ impl<W: Work> Driver<W> {
                     Err(error) => return Err(Term::from(error.to_string())),
                 },
                 Some(command) = self.commands.recv() => match command {
+                    Command::Rebalance if self.task.local => {}
                     Command::Rebalance => self.plan(process.pid(), true),
                     Command::Drain(drained) => {
                         self.drains.get_or_insert_default().push(drained);
@@ -300,8 +318,12 @@ impl<W: Work> Driver<W> {
                 },
                 _ = looks.tick() => {
                     self.join(process.pid()).await;
-                    self.look();
-                    self.plan(process.pid(), false);
+                    if !self.task.local {
+                        self.look();
+                        self.plan(process.pid(), false);
+                    } else if self.slots.is_empty() && self.drains.is_none() {
+                        self.hold(0, Token(0));
+                    }
                 }
             }
             if let Some(drained) = &mut self.drains
@@ -400,7 +422,11 @@ impl<W: Work> Driver<W> {
                 self.planned = false;
                 self.ask(own);
             }
-            Done::Ended(slot, token, ReleaseReason::Lost) => self.forget(slot, token),
+            Done::Ended(slot, token, reason)
+                if self.task.local || reason == ReleaseReason::Lost =>
+            {
+                self.forget(slot, token);
+            }
             Done::Ended(slot, token, _) => {
                 let (claims, name) = (self.task.claims.clone(), self.task.slot(slot));
                 self.jobs.spawn(async move {
