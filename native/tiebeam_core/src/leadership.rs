@@ -55,6 +55,9 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod transfer;
+#[cfg(feature = "mutants")]
+#[doc(hidden)]
+pub mod words;
 
 pub use chunks::MAX_SNAPSHOT_BYTES;
 pub use codec::{DecodeError, MAX_MESSAGE_BYTES};
