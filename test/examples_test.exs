@@ -12,10 +12,9 @@ defmodule ExamplesTest.Readme do
         do: {readme |> Path.dirname() |> Path.basename(), text}
   end
 
-  @doc "The Rust halves: `{example, arguments}`, in order."
-  def rust_halves(text) do
-    for [_, example, arguments] <- Regex.scan(~r/^cargo run (?:--features \w+ )?--example (\w+)(.*)$/m, text),
-        do: {example, String.split(arguments)}
+  @doc "What is to be typed into terminals, in order: words. The last one is what the promise is of."
+  def commands(text) do
+    for [command] <- Regex.scan(~r/^(?:cargo|elixir|iex) .*$/m, text), do: String.split(command)
   end
 
   @doc "What the block of this language says."
@@ -39,7 +38,6 @@ for {name, text} <- ExamplesTest.Readme.all() do
     alias ExamplesTest.Readme
     alias Support.{FailureLog, Multicast, Net, OsProcess}
 
-    @name name
     @text text
     @external_resource "examples/#{name}/README.md"
     # What it promises is what is written; how long that takes is the machine's.
@@ -55,16 +53,38 @@ for {name, text} <- ExamplesTest.Readme.all() do
 
       env = %{"ERL_EPMD_PORT" => "#{port}", "LC_ALL" => "C.UTF-8", "MIX_ENV" => "test"}
 
-      for {example, arguments} <- Readme.rust_halves(@text) do
-        label = Enum.join([example | arguments], " ")
-        rust = start_supervised!({OsProcess, {program(example), arguments, label: label, env: env}})
-        assert {:ok, _} = OsProcess.await_line(rust, ~r/ is up; Ctrl-C ends it$/, @deadline)
+      {halves, [last]} = @text |> Readme.commands() |> Enum.split(-1)
+
+      for half <- halves do
+        process = start(half, env)
+        assert {:ok, _} = OsProcess.await_line(process, ~r/ is up; Ctrl-C ends it$/, @deadline)
       end
 
       case Readme.block(@text, "output") do
-        nil -> @text |> Readme.block("iex") |> Readme.transcript() |> type(env)
-        promised -> assert run(env) == promised
+        nil ->
+          transcript = @text |> Readme.block("iex") |> Readme.transcript()
+          assert typed(last, transcript, env) == for({_expression, result} <- transcript, do: result)
+
+        promised ->
+          assert {0, ^promised} = last |> start(env) |> OsProcess.await_exit(@deadline)
       end
+    end
+
+    defp start(["cargo", "run" | words], env) do
+      [example | arguments] = words |> Enum.drop_while(&(&1 != "--example")) |> Enum.drop(1)
+      start_program(program(example), arguments, env)
+    end
+
+    # As the README says, but for the package, which is compiled, and epmd, which runs.
+    defp start(["elixir" | words], env) do
+      {options, ["-S", "mix", "run" | arguments]} = Enum.split_while(words, &(&1 != "-S"))
+      mix = ["-S", "mix", "run", "--no-compile", "--no-deps-check" | arguments]
+      start_program("elixir", options ++ ["--erl", "-start_epmd false" | mix], env)
+    end
+
+    defp start_program(program, arguments, env) do
+      label = Enum.join([Path.basename(program) | arguments], " ")
+      start_supervised!({OsProcess, {program, arguments, label: label, env: env}})
     end
 
     # Below those that the system hands out by itself, as it does all the time in other tests.
@@ -86,26 +106,14 @@ for {name, text} <- ExamplesTest.Readme.all() do
       path
     end
 
-    # As the README says, but for the package: that is compiled.
-    defp run(env) do
-      script = "examples/#{@name}/run.exs"
-      options = ["--name", "app@127.0.0.1", "--cookie", "example"]
-      options = options ++ ["--erl", "-start_epmd false"]
-      options = options ++ ["-S", "mix", "run", "--no-compile", "--no-deps-check", script]
-      elixir = start_supervised!({OsProcess, {"elixir", options, label: script, env: env}})
-      assert {0, output} = OsProcess.await_exit(elixir, @deadline)
-      output
-    end
-
     # A shell that reads from a pipe shows a prompt, and then the result.
-    defp type(transcript, env) do
+    defp typed(["iex" | words], transcript, env) do
       expressions = Enum.map_join(transcript, &(elem(&1, 0) <> "\n"))
-      shell = ~s(printf '%s' "$1" | iex --name app@127.0.0.1 --cookie example --erl "-start_epmd false")
-      iex = start_supervised!({OsProcess, {"sh", ["-c", shell, "sh", expressions], label: "iex", env: env}})
+      shell = ~s(typed=$1; shift; printf '%s' "$typed" | iex "$@" --erl "-start_epmd false")
+      iex = start_program("sh", ["-c", shell, "sh", expressions | words], env)
       assert {0, output} = OsProcess.await_exit(iex, @deadline)
       [_banner | results] = String.split(output, ~r/iex\(app@127\.0\.0\.1\)\d+> /)
-      shown = for result <- results, result = String.trim(result), result != "", do: result
-      assert shown == for({_expression, result} <- transcript, do: result)
+      for result <- results, result = String.trim(result), result != "", do: result
     end
   end
 end

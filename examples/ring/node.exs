@@ -11,3 +11,6 @@ children = [
 
 {:ok, _} = Supervisor.start_link(children, strategy: :rest_for_one)
 IO.puts("#{node()} is up; Ctrl-C ends it")
+
+# The supervisor ends with this process.
+Process.sleep(:infinity)
