@@ -74,7 +74,8 @@ defmodule Tiebeam.Registry do
 
   ## Events
 
-  Subscribers get `{:tiebeam, cluster, event}`, in the order in which this node learnt of them; the table shows it already.
+  Subscribers get `{:tiebeam, cluster, event}`, in the order in which this node learnt of them; the table shows it already, and
+  who registered may have been answered before.
 
   - `{:registered, scope, name, pid, metadata}` - the name is there.
   - `{:updated, scope, name, pid, metadata}` - it has other metadata, or another node answers for it.

@@ -16,8 +16,11 @@ defmodule Tiebeam.Registry.Claim do
   alias Tiebeam.{Native, Table}
 
   # Claims under way at a time. Beyond it callers wait for the server, which so never has more to do than it does in two
-  # milliseconds; and so much room for entries there must be.
+  # milliseconds.
   @max_claims 512
+
+  # For so many more entries there must be room: all claims under way, and what else a turn of the server may register.
+  @least_room @max_claims + 64
 
   # The pause before the server looks again whether a claim has come, in milliseconds: the caller is between two steps.
   @pause 1
@@ -126,7 +129,7 @@ defmodule Tiebeam.Registry.Claim do
   def turn_ended(claims, core, requests) do
     if claims.taken > 0, do: :atomics.sub(claims.counter, 1, claims.taken)
     claims = %{claims | taken: 0, seen: claims.seen + claims.taken, room: claims.room - requests}
-    if claims.room < @max_claims, do: measure(claims, core), else: claims
+    if claims.room < @least_room, do: measure(claims, core), else: claims
   end
 
   @doc "Now and then: how much room there is, and whether callers were killed between their two steps."
@@ -139,7 +142,7 @@ defmodule Tiebeam.Registry.Claim do
     claims = %{claims | room: Native.room(core)}
 
     cond do
-      claims.room < @max_claims -> close(claims)
+      claims.room < @least_room -> close(claims)
       claims.open -> claims
       true -> set(claims, true)
     end

@@ -324,7 +324,8 @@ impl Registry {
         (!self.shared.has_ended(&row.pid)).then(|| Registration::of(row))
     }
 
-    /// Waits until some process has this name, for at most so long. What is there already is found at once.
+    /// Waits until some process has this name, for at most so long. What is there already is found at once. A name of the
+    /// scope `"global"` is looked for every 25 ms: `:global` tells nobody of new ones.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
