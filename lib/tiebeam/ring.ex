@@ -335,7 +335,7 @@ defmodule Tiebeam.Ring do
   end
 
   @doc """
-  Has all nodes look at once whether something must move, without the time `:settle`. They do so by themselves otherwise. Does not wait until it is done:
+  Has all BEAM nodes look at once whether something must move, without the time `:settle`. They do so by themselves otherwise. Does not wait until it is done:
   see `rebalancing?/1`.
   """
   @spec rebalance(t) :: :ok

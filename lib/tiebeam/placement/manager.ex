@@ -89,11 +89,10 @@ defmodule Tiebeam.Placement.Manager do
     cluster |> Group.local_members(group(kind, name)) |> Enum.find(&Process.alive?/1)
   end
 
-  @doc "The managers of all nodes with their metadata."
+  @doc "The managers of all nodes with their metadata. What is no map says nothing."
   @spec all(Tiebeam.name(), :ring | :pool, Registry.name()) :: [{pid, map}]
   def all(cluster, kind, name) do
-    for {pid, meta} <- Group.lookup(cluster, group(kind, name)),
-        do: {pid, if(is_map(meta), do: meta, else: %{})}
+    for {pid, meta} <- Group.lookup(cluster, group(kind, name)), is_map(meta), do: {pid, meta}
   end
 
   @doc "The nodes that can take slots, in order."
