@@ -1,4 +1,4 @@
-# A node with a worker of the pool: a or b.
+# A BEAM node with a worker of the pool, beside the Rust node of main.rs.
 
 defmodule Resizer do
   use GenServer
@@ -9,7 +9,9 @@ defmodule Resizer do
   def init(resized), do: {:ok, resized}
 
   @impl true
-  def handle_call({:resize, image}, _from, resized), do: {:reply, {:small, image, node()}, resized + 1}
+  def handle_call({:resize, image}, _from, resized),
+    do: {:reply, {:small, image, to_string(node())}, resized + 1}
+
   def handle_call(:crash, _from, _resized), do: raise("a large image")
 end
 

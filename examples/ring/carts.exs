@@ -19,11 +19,13 @@ defmodule Carts do
     do: {:ok, _} = Tiebeam.KV.put(cluster, key(partition), carts)
 
   @impl true
-  def handle_call(_partition, customer, :show, {_cluster, carts} = state),
-    do: {:reply, Map.get(carts, customer, []), state}
+  def handle_call(_partition, customer, request, {cluster, carts}) do
+    cart = Map.get(carts, customer, []) ++ items(request)
+    {:reply, cart, {cluster, Map.put(carts, customer, cart)}}
+  end
 
-  def handle_call(_partition, customer, {:add, item}, {cluster, carts}),
-    do: {:reply, :ok, {cluster, Map.update(carts, customer, [item], &[item | &1])}}
+  defp items(:show), do: []
+  defp items({:add, item}), do: [item]
 
   defp key(partition), do: "carts:#{partition}"
 end

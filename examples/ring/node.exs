@@ -1,4 +1,4 @@
-# A node that owns its share of the carts: a or b.
+# A BEAM node that owns its share of the carts, beside the Rust node of main.rs.
 
 Code.require_file("carts.exs", __DIR__)
 

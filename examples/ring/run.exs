@@ -27,7 +27,7 @@ filled = fn -> Enum.count(customers, &(Tiebeam.Ring.call(carts, &1, :show, 30_00
 
 two = Spread.over(carts, [a, b])
 IO.puts("partitions of a and b: #{inspect(Spread.shares(two))}")
-for customer <- customers, do: {:ok, :ok} = Tiebeam.Ring.call(carts, customer, {:add, "apple"}, 30_000)
+for customer <- customers, do: {:ok, ["apple"]} = Tiebeam.Ring.call(carts, customer, {:add, "apple"}, 30_000)
 IO.puts("carts filled: #{filled.()}")
 
 # Only what must move does: a third of the partitions.
