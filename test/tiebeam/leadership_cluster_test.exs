@@ -4,8 +4,8 @@ defmodule Tiebeam.LeadershipClusterTest do
 
   import Support.Eventually
 
-  alias Support.{Beam, BeamMember, Beater, Holder, Net, OsProcess, RustMember, Target}
-  alias Tiebeam.{KV, Leader, Lock, Registry, Singleton}
+  alias Support.{Beam, BeamMember, Beater, Holder, Net, OsProcess, RingDiary, RustMember, Target}
+  alias Tiebeam.{KV, Leader, Lock, Registry, Ring, Singleton}
 
   @cluster BeamMember.cluster()
   @moduletag timeout: 180_000
@@ -365,6 +365,57 @@ defmodule Tiebeam.LeadershipClusterTest do
       OsProcess.send_signal(beam.os_pid, :KILL)
       assert_receive {:active, ^rust_node, fourth}, 60_000
       assert fourth > third
+    end
+  end
+
+  if :rust in Target.kinds() do
+    test "partitions move between a BEAM and a Rust node, and calls find them" do
+      [beam, rust, _] = start([:beam, :rust, :rust])
+
+      file =
+        Path.join(System.tmp_dir!(), "tiebeam_ring_#{System.pid()}_#{System.unique_integer([:positive])}")
+
+      File.write!(file, "")
+      on_exit(fn -> File.rm(file) end)
+      options = [cluster: @cluster, name: "r", partitions: 12, handler: {RingDiary, file}]
+      :ok = Beam.on(beam, RingDiary, :start_ring, [options])
+      ring = fn function, arguments -> Beam.on(beam, Ring, function, [{@cluster, "r"} | arguments]) end
+      count = fn node -> length(ring.(:partitions, [node.node])) end
+      eventually(fn -> count.(beam) == 12 and length(RingDiary.read(file)) == 12 end, 60_000)
+
+      # The Rust node gets its share, once the BEAM has released it.
+      true = :net_kernel.hidden_connect_node(rust.node)
+      pid = :erpc.call(rust.node, :fixture, :take_part, ["r", 12, self()], @deadline)
+      rust_node = rust.node
+
+      owned =
+        for _ <- 1..6 do
+          assert_receive {:owned, ^rust_node, partition, token}, @deadline
+          assert Enum.any?(RingDiary.read(file), &match?({_, :release, ^partition, _, _, _}, &1))
+          {partition, token}
+        end
+
+      eventually(fn -> count.(beam) == 6 and count.(rust) == 6 end, 60_000)
+      assert Enum.sort(for {partition, _} <- owned, do: partition) == ring.(:partitions, [rust.node])
+
+      # Both find the owner of a key.
+      for key <- 1..20 do
+        partition = ring.(:partition_for, [key])
+
+        if List.keymember?(owned, partition, 0) do
+          assert ring.(:call, [key, :hello]) == {:ok, {rust.node, :hello}}
+          assert :erpc.call(rust.node, :fixture, :call_ring, ["r", 12, key, :hello]) == {rust.node, :hello}
+        else
+          assert :erpc.call(rust.node, :fixture, :call_ring, ["r", 12, key, {:put, 1}]) ==
+                   {:put, partition, beam.node}
+
+          assert ring.(:call, [key, :get]) == {:ok, 1}
+        end
+      end
+
+      # The Rust node loses them all when its process ends; the BEAM goes on.
+      true = Process.exit(pid, :kill)
+      eventually(fn -> count.(beam) == 12 end, 60_000)
     end
   end
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use num_bigint::BigInt;
 use tiebeam_node::{
     Args, Atom, CallError, ClusterHandle, Destination, Exception, GlobalError, GlobalName, Name,
-    Node, PassiveReason, Pg, PgError, Pid, Process, RpcError, SendError, Signal, SpawnError,
-    SpawnOptions, Target, Term,
+    Node, PassiveReason, Pg, PgError, Pid, Process, ReleaseReason, RingHandler, RpcError,
+    SendError, Signal, SpawnError, SpawnOptions, Target, Term, Token,
 };
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -80,12 +80,95 @@ pub(crate) fn host(node: &Node) -> Result<Arc<Notify>, SpawnError> {
     Ok(stop)
 }
 
-/// Hosts the services of a member of a cluster, which no module on a BEAM has: `Tiebeam.Singleton` is its other side.
+/// Hosts the services of a member of a cluster, which no module on a BEAM has: `Tiebeam.Singleton` and `Tiebeam.Ring` are their other sides.
 pub(crate) fn host_member(node: &Node, cluster: &ClusterHandle) {
+    let of_ring = cluster.clone();
+    export(node, "take_part", move |process, args| {
+        take_part(process, of_ring.clone(), args)
+    });
+    let of_call = cluster.clone();
+    export(node, "call_ring", move |_, args| {
+        call_ring(of_call.clone(), args)
+    });
     let cluster = cluster.clone();
     export(node, "stand_by", move |process, args| {
         stand_by(process, cluster.clone(), args)
     });
+}
+
+/// `fixture:take_part(Name, Partitions, ReportTo)`: takes part in a ring, and sends `{owned, Node, Partition, Token}` and
+/// `{released, Node, Partition}` to a process. A call is answered `{Node, Request}`.
+async fn take_part(
+    process: Process,
+    cluster: ClusterHandle,
+    [name, partitions, to]: [Term; 3],
+) -> Outcome {
+    let name = Name::try_from(name).map_err(|_| error("badarg"))?;
+    let partitions = partitions.as_integer();
+    let partitions = partitions.and_then(|partitions| u32::try_from(partitions).ok());
+    let handler = Partitions {
+        node: process.node().clone(),
+        to: to.as_pid().cloned().ok_or_else(|| error("badarg"))?,
+    };
+    let ring = cluster.ring(name, partitions.ok_or_else(|| error("badarg"))?);
+    let member = ring.start(handler).map_err(|reason| Exception::Error {
+        reason: Term::from(reason.to_string()),
+        stack: Vec::new(),
+    })?;
+    Ok(Term::from(member.pid()))
+}
+
+struct Partitions {
+    node: Node,
+    to: Pid,
+}
+
+impl Partitions {
+    fn name(&self) -> Term {
+        Term::from(self.node.name().clone())
+    }
+
+    async fn tell(&self, message: impl Into<Vec<Term>>) {
+        // Nobody learns on a BEAM either that a message was lost.
+        let _ = self.node.send_paced(&self.to, Term::tuple(message)).await;
+    }
+}
+
+impl RingHandler for Partitions {
+    type Call = Term;
+    type Reply = Term;
+
+    async fn on_own(&self, partition: u32, token: Token) -> Result<(), Term> {
+        let (partition, token) = (Term::from(partition), Term::from(token.0));
+        self.tell([Term::atom("owned"), self.name(), partition, token])
+            .await;
+        Ok(())
+    }
+
+    async fn on_release(&self, partition: u32, _: ReleaseReason) {
+        let partition = Term::from(partition);
+        self.tell([Term::atom("released"), self.name(), partition])
+            .await;
+    }
+
+    async fn handle_call(&self, _: u32, _: Term, request: Term) -> Term {
+        Term::tuple([self.name(), request])
+    }
+}
+
+/// `fixture:call_ring(Name, Partitions, Key, Request)`: what the owner of the key replies.
+async fn call_ring(cluster: ClusterHandle, [name, partitions, key, request]: [Term; 4]) -> Outcome {
+    let badarg = || error("badarg");
+    let (name, key) = (Name::try_from(name), Name::try_from(key));
+    let (name, key) = (name.map_err(|_| badarg())?, key.map_err(|_| badarg())?);
+    let partitions = partitions.as_integer();
+    let partitions = partitions.and_then(|partitions| u32::try_from(partitions).ok());
+    let ring = cluster.ring(name, partitions.ok_or_else(badarg)?);
+    let reply = ring.call_term(key, request, RPC_TIME).await;
+    reply.map_err(|reason| Exception::Error {
+        reason: Term::from(reason.to_string()),
+        stack: Vec::new(),
+    })
 }
 
 /// `fixture:stand_by(Name, ReportTo)`: stands by for a singleton, and sends `{active, Node, Token}` and `{passive, Node, Reason}` to
