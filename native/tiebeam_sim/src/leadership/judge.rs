@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use protobuf::Message as _;
 use raft::eraftpb::{self, Message, MessageType};
-use raft::storage::MemStorage;
-use raft::{Config, RawNode, ReadOnlyOption, StateRole};
+use raft::{
+    Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole,
+    Storage, StorageError,
+};
 use tiebeam_core::leadership::{
     Configuration, Consensus, DecodeError, Effect, Entry, HardState, Index, MemberId, Payload,
-    PersistToken, Refusal, RequestId, Restored, Role, Standing, Status, Term, Write,
+    PersistToken, Refusal, RequestId, Restored, Role, Snapshot, Standing, Status, Term, Write,
 };
 use tiebeam_core::{Duration, Instant, Random};
 
@@ -38,6 +40,14 @@ pub struct Judge {
     hard: HardState,
     effects: VecDeque<Effect>,
     applied: Index,
+    /// A snapshot that was installed and is not on disk yet, and in which ready it was.
+    installing: Option<(u64, Index)>,
+    /// The latest ready that wrote something.
+    issued: u64,
+    /// Snapshots that were sent, of which the engine wants to hear whether they arrived.
+    snapshots: Vec<u64>,
+    members: Configuration,
+    tail: u64,
     /// Tells requests of this life from those of others.
     life: u64,
     reads: BTreeMap<u64, Reading>,
@@ -51,11 +61,94 @@ pub struct Judge {
 }
 
 /// The engine has no words for itself.
-struct Node(RawNode<MemStorage>);
+struct Node(RawNode<Disk>);
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("RawNode")
+    }
+}
+
+/// The log that the engine reads, which begins behind a snapshot.
+#[derive(Default)]
+struct Disk {
+    state: RaftState,
+    /// The entry before the first one, and its term.
+    base: (u64, u64),
+    entries: Vec<eraftpb::Entry>,
+    snapshot: eraftpb::Snapshot,
+}
+
+impl Disk {
+    fn append(&mut self, entries: &[eraftpb::Entry]) {
+        if let Some(first) = entries.first() {
+            let keep = first.index.saturating_sub(self.base.0 + 1);
+            self.entries.truncate(keep as usize);
+            self.entries.extend_from_slice(entries);
+        }
+    }
+
+    fn last(&self) -> u64 {
+        self.base.0 + self.entries.len() as u64
+    }
+
+    fn purge(&mut self, index: u64) {
+        if let Ok(term) = self.term(index)
+            && index > self.base.0
+        {
+            self.entries.drain(..(index - self.base.0) as usize);
+            self.base = (index, term);
+        }
+    }
+}
+
+impl Storage for Disk {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(self.state.clone())
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<eraftpb::Entry>> {
+        if low <= self.base.0 {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        let place = |index: u64| (index - self.base.0 - 1) as usize;
+        let mut entries = self.entries[place(low)..place(high)].to_vec();
+        raft::util::limit_size(&mut entries, max_size.into());
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.base.0 {
+            return Ok(self.base.1);
+        }
+        let place = index.checked_sub(self.base.0 + 1);
+        let place = place.ok_or(raft::Error::Store(StorageError::Compacted))?;
+        let entry = self.entries.get(place as usize);
+        entry
+            .map(|entry| entry.term)
+            .ok_or(raft::Error::Store(StorageError::Unavailable))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.base.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<eraftpb::Snapshot> {
+        if self.snapshot.get_metadata().index < request_index {
+            let error = StorageError::SnapshotTemporarilyUnavailable;
+            return Err(raft::Error::Store(error));
+        }
+        Ok(self.snapshot.clone())
     }
 }
 
@@ -78,23 +171,36 @@ impl Engine for Judge {
         plan: &Plan,
     ) -> Result<Self, String> {
         let ticks = |span: Duration| (span.as_micros() / TICK.as_micros()) as usize;
-        let store = MemStorage::new();
-        let voters: Vec<u64> = founding(plan.members)
-            .voters()
-            .map(|voter| voter.0)
-            .collect();
-        store.initialize_with_conf_state((voters, vec![]));
-        let hard = eraftpb::HardState {
+        let members = founding(plan.members);
+        let snapshot = disk.snapshot;
+        let index = snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        let mut store = Disk::default();
+        if let Some(snapshot) = &snapshot {
+            store.base = (snapshot.index, snapshot.term);
+            store.snapshot = foreign_snapshot(snapshot);
+        }
+        let mut entries: Vec<eraftpb::Entry> = disk.entries.iter().map(foreign).collect();
+        match entries.first() {
+            Some(first) if first.index == 1 => store.base = (0, 0),
+            // Nobody knows the term of the entry before the first one, so the first takes its place.
+            Some(first) if first.index <= index => {
+                store.base = (first.index, first.term);
+                entries.remove(0);
+            }
+            _ => {}
+        }
+        store.append(&entries);
+        store.state.conf_state = conf_state(&members);
+        store.state.hard_state = eraftpb::HardState {
             term: disk.hard.term,
             vote: disk.hard.vote.map_or(0, |vote| vote.0),
+            commit: index,
             ..Default::default()
         };
-        let entries: Vec<eraftpb::Entry> = disk.entries.iter().map(foreign).collect();
         let failed = |error: raft::Error| error.to_string();
-        store.wl().append(&entries).map_err(failed)?;
-        store.wl().set_hardstate(hard);
         let config = Config {
             id: me.0,
+            applied: index,
             election_tick: ticks(plan.election),
             heartbeat_tick: ticks(plan.heartbeat),
             pre_vote: true,
@@ -120,8 +226,13 @@ impl Engine for Judge {
             heartbeat: plan.heartbeat,
             waiting: VecDeque::new(),
             hard: disk.hard,
-            effects: VecDeque::new(),
-            applied: 0,
+            effects: snapshot.into_iter().map(Effect::Restore).collect(),
+            applied: index,
+            installing: None,
+            issued: 0,
+            snapshots: Vec::new(),
+            members,
+            tail: plan.tail as u64,
             life,
             reads: BTreeMap::new(),
             next_read: 0,
@@ -134,6 +245,22 @@ impl Engine for Judge {
         judge.pin();
         Ok(judge)
     }
+}
+
+fn conf_state(members: &Configuration) -> eraftpb::ConfState {
+    let voters: Vec<u64> = members.voters().map(|voter| voter.0).collect();
+    (voters, vec![]).into()
+}
+
+fn foreign_snapshot(snapshot: &Snapshot) -> eraftpb::Snapshot {
+    let mut out = eraftpb::Snapshot {
+        data: snapshot.state.to_vec().into(),
+        ..Default::default()
+    };
+    let metadata = out.mut_metadata();
+    (metadata.index, metadata.term) = (snapshot.index, snapshot.term);
+    metadata.set_conf_state(conf_state(&snapshot.configuration));
+    out
 }
 
 fn foreign(entry: &Entry) -> eraftpb::Entry {
@@ -201,6 +328,9 @@ impl Judge {
     fn say(&mut self, messages: Vec<Message>) {
         for message in messages {
             let to = MemberId(message.to);
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                self.snapshots.push(message.to);
+            }
             if let Ok(bytes) = message.write_to_bytes() {
                 self.effects.push_back(Effect::Send { to, bytes });
             }
@@ -222,12 +352,20 @@ impl Judge {
         }
         if let Some(done) = done {
             self.node.0.on_persist_ready(done);
+            if let Some((_, index)) = self.installing.take_if(|(number, _)| *number <= done) {
+                self.applied = index;
+                self.node.0.advance_apply_to(index);
+            }
         }
         self.say(messages);
     }
 
     /// Everything that the engine wants.
     fn pump(&mut self) {
+        // Whether one arrived is seen by the next answer; one that was lost is sent again.
+        for to in std::mem::take(&mut self.snapshots) {
+            self.node.0.report_snapshot(to, SnapshotStatus::Finish);
+        }
         for _ in 0..64 {
             if !self.node.0.has_ready() {
                 break;
@@ -263,29 +401,35 @@ impl Judge {
             });
             let hard = hard.filter(|hard| *hard != self.hard);
             self.hard = hard.unwrap_or(self.hard);
-            {
-                let mut store = self.node.0.mut_store().wl();
-                if !entries.is_empty() {
-                    store
-                        .append(&entries)
-                        .expect("the engine's entries follow each other");
-                }
-                if let Some(hard) = ready.hs() {
-                    store.set_hardstate(hard.clone());
-                }
-            }
-            let disk = hard.is_some() || !entries.is_empty();
             let number = ready.number();
+            let metadata = ready.snapshot().get_metadata();
+            let installed = (metadata.index > 0).then(|| Snapshot {
+                index: metadata.index,
+                term: metadata.term,
+                configuration: self.members.clone(),
+                state: Arc::from(ready.snapshot().get_data()),
+            });
+            let store = self.node.0.mut_store();
+            if let Some(snapshot) = &installed {
+                store.base = (snapshot.index, snapshot.term);
+                store.entries.clear();
+                store.snapshot = ready.snapshot().clone();
+                self.installing = Some((number, snapshot.index));
+                self.effects.push_back(Effect::Restore(snapshot.clone()));
+            }
+            store.append(&entries);
+            let disk = hard.is_some() || installed.is_some() || !entries.is_empty();
             let persisted = ready.take_persisted_messages();
             self.waiting.push_back((number, disk, persisted));
             if disk {
                 let entries = entries.iter().map(own).collect();
+                self.issued = number;
                 self.effects.push_back(Effect::Persist(Write {
                     token: PersistToken(number),
                     hard,
-                    snapshot: None,
-                    purge: 0,
-                    truncate: None,
+                    purge: installed.as_ref().map_or(0, |snapshot| snapshot.index),
+                    truncate: installed.as_ref().map(|snapshot| snapshot.index + 1),
+                    snapshot: installed,
                     entries,
                 }));
             }
@@ -340,6 +484,10 @@ impl Judge {
 impl Consensus for Judge {
     fn wake(&mut self, now: Instant) {
         self.advance(now);
+        if self.installing.is_some() {
+            // The engine cannot stand while a snapshot is on its way to the disk: it looks for entries that are gone.
+            (self.campaign_at, self.next_tick) = (None, self.now + TICK);
+        }
         if self.campaign_at.is_some_and(|at| at <= self.now) {
             self.campaign_at = None;
             if self.leader().is_none() {
@@ -369,6 +517,9 @@ impl Consensus for Judge {
             .map_err(|_| DecodeError::foreign("no message of raft"))?;
         if message.get_msg_type() == MessageType::MsgPropose {
             return Err(DecodeError::foreign("proposals are not forwarded"));
+        }
+        if message.get_msg_type() == MessageType::MsgTimeoutNow && self.installing.is_some() {
+            return Ok(());
         }
         // What the engine does not take is old, or for another member.
         let _ignored = self.node.0.step(message);
@@ -440,8 +591,35 @@ impl Consensus for Judge {
         Err(Refusal::Change("the judge changes no members yet"))
     }
 
-    fn compact(&mut self, now: Instant, _state: Arc<[u8]>) {
+    fn compact(&mut self, now: Instant, state: Arc<[u8]>) {
         self.advance(now);
+        let (index, tail) = (self.applied, self.tail);
+        let configuration = self.members.clone();
+        let store = self.node.0.mut_store();
+        let before = store.snapshot.get_metadata().index;
+        let (true, Ok(term)) = (index > before, store.term(index)) else {
+            return;
+        };
+        if self.installing.is_some() {
+            return;
+        }
+        let snapshot = Snapshot {
+            index,
+            term,
+            configuration,
+            state,
+        };
+        store.snapshot = foreign_snapshot(&snapshot);
+        store.purge(index.saturating_sub(tail));
+        let purge = store.base.0;
+        self.effects.push_back(Effect::Persist(Write {
+            token: PersistToken(self.issued),
+            hard: None,
+            snapshot: Some(snapshot),
+            purge,
+            truncate: None,
+            entries: Vec::new(),
+        }));
     }
 
     fn progress(&self, _who: MemberId) -> Option<Standing> {
