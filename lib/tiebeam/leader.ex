@@ -279,8 +279,9 @@ defmodule Tiebeam.Leader do
   the option `i_know: true`.
 
   What this node had not heard of is lost, though it may have been acknowledged. If the lost voters are alive after all there
-  are two groups, with two leaders, which refuse each other. Run it on one node, the one with the greatest `:matched` or term,
-  and only when the others cannot come back; add voters again afterwards.
+  are two groups, with two leaders, which refuse each other. Run it on one node, and only when the others cannot come
+  back: of several, the one on which a key that is written often has the greatest revision in a read with
+  `consistency: :local`. Add voters again afterwards.
   """
   @spec force_new_cluster(Tiebeam.name(), keyword) :: :ok | {:error, {:refused, String.t()} | error}
   def force_new_cluster(cluster, options \\ []) do

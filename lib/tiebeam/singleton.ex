@@ -162,10 +162,17 @@ defmodule Tiebeam.Singleton do
     state = %{state | asked: nil}
 
     case answer do
-      {:done, token} -> {:noreply, activate(state, token)}
-      {:held, _value, _token} -> {:noreply, stand(state)}
-      :no_group -> {:stop, {:no_group, "start the cluster on this node with voters: or expect:"}, state}
-      _no_majority -> {:noreply, cool(state, @pause)}
+      {:done, token} ->
+        {:noreply, activate(state, token)}
+
+      {:held, _value, _token} ->
+        {:noreply, stand(state)}
+
+      {:error, :no_group} ->
+        {:stop, {:no_group, "start the cluster on this node with voters: or expect:"}, state}
+
+      _no_majority ->
+        {:noreply, cool(state, @pause)}
     end
   end
 

@@ -63,6 +63,15 @@ defmodule Tiebeam.LeadershipTest do
     end
 
     @tag group: false
+    test "without voters starts a singleton that ends, and says why" do
+      start_supervised!({Tiebeam, name: @cluster})
+      Process.flag(:trap_exit, true)
+      child = %{id: :work, start: {Agent, :start_link, [fn -> :ok end]}}
+      {:ok, singleton} = Singleton.start_link(cluster: @cluster, name: "s", child: child)
+      assert_receive {:EXIT, ^singleton, {:no_group, "start the cluster" <> _}}, 30_000
+    end
+
+    @tag group: false
     test "alone of three has no leader, and is told that there is no majority" do
       start_supervised!({Tiebeam, name: @cluster, voters: [node(), :"x@127.0.0.1", :"y@127.0.0.1"]})
       assert KV.put(@cluster, "a", 1, timeout: 300) == {:error, :no_quorum}

@@ -62,6 +62,10 @@ struct Status {
 #[derive(Debug, Serialize)]
 struct Cluster {
     members: Vec<MemberRow>,
+    /// Who leads, as far as this node knows.
+    leader: Option<String>,
+    /// The latest term; 0 where nobody ever led, or the node takes no part in that.
+    term: u64,
     health: Health,
     metrics: Counters,
     names: Names,
@@ -121,6 +125,8 @@ impl Cluster {
         let metrics = cluster.metrics();
         Self {
             members: cluster.members().iter().map(MemberRow::of).collect(),
+            leader: cluster.leader().current().map(|(node, _)| node.to_string()),
+            term: cluster.leader().term(),
             health: Health {
                 multiplier: health.multiplier,
                 stalls: health.stalls,

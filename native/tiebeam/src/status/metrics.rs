@@ -54,6 +54,14 @@ impl Cluster {
             let count = ConstGauge::new(self.count(status) as f64);
             count.encode(members.encode_family(&[("status", super::status_word(status))])?)?;
         }
+        let term = self.term as f64;
+        sink.gauge(
+            "term",
+            "The latest term of the group that agrees on a leader",
+            term,
+        )?;
+        let led = f64::from(u8::from(self.leader.is_some()));
+        sink.gauge("led", "1 while a leader is known", led)?;
         let names = self.names.count as f64;
         sink.gauge("names", "Names of the default scope", names)?;
         let groups = self.groups as f64;

@@ -52,7 +52,7 @@ function show(status) {
   put("node", status.node);
   const cluster = status.cluster;
   put("about", [
-    cluster && cluster.leader !== undefined ? `leader ${cluster.leader ?? "none"}` : null,
+    cluster && cluster.term > 0 ? `leader ${cluster.leader ?? "none"}, term ${cluster.term}` : null,
     `${status.connected.length} connected`,
     `${status.processes} processes`,
     `up ${time(status.uptime)}`,

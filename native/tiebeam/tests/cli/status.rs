@@ -80,6 +80,16 @@ fn a_node_tells_its_status_as_json() {
 }
 
 #[test]
+fn a_page_shows_who_leads() {
+    let host = Host::new();
+    let (_a, page) = with_page(&host, "a@127.0.0.1", &["--voters", "a@127.0.0.1"]);
+    let led = until(&page, |status| status["cluster"]["leader"] == "a@127.0.0.1");
+    assert!(led["cluster"]["term"].as_u64() > Some(0), "{led}");
+    let (_, metrics) = get(&page, "/metrics");
+    assert!(metrics.contains("\ntiebeam_led 1.0\n"), "{metrics}");
+}
+
+#[test]
 fn a_node_without_a_cluster_has_a_status_too() {
     let host = Host::new();
     let (_a, page) = with_page(&host, "a@127.0.0.1", &["--no-cluster"]);

@@ -246,7 +246,7 @@ impl Group {
     }
 
     /// A node is gone, or the connection to it: if it led, others may stand for election at once
-    /// ([`Consensus::forget_leader`](super::Consensus::forget_leader)).
+    /// ([`Consensus::forget_leader`]).
     pub fn down(&mut self, now: Instant, node: &NodeName) {
         if !self.begin(now) {
             return;
