@@ -90,6 +90,8 @@ pub(crate) fn host_member(node: &Node, cluster: &ClusterHandle) {
     export(node, "call_ring", move |_, args| {
         call_ring(of_call.clone(), args)
     });
+    let of_leader = cluster.clone();
+    export(node, "leads", move |_, []| leads(of_leader.clone()));
     let cluster = cluster.clone();
     export(node, "stand_by", move |process, args| {
         stand_by(process, cluster.clone(), args)
@@ -168,6 +170,14 @@ async fn call_ring(cluster: ClusterHandle, [name, partitions, key, request]: [Te
     reply.map_err(|reason| Exception::Error {
         reason: Term::from(reason.to_string()),
         stack: Vec::new(),
+    })
+}
+
+/// `fixture:leads()`: as `Tiebeam.Leader.leader?/1` on a BEAM.
+async fn leads(cluster: ClusterHandle) -> Outcome {
+    Ok(match cluster.leader().is_leader() {
+        Some(token) => Term::tuple([Term::atom("ok"), Term::from(token.0)]),
+        None => Term::atom("false"),
     })
 }
 
