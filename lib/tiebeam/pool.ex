@@ -193,7 +193,7 @@ defmodule Tiebeam.Pool do
     left = max(deadline - now(), 0)
 
     with worker when is_pid(worker) <- choose(pool, route),
-         answer when answer != {:error, :noproc} <- ask(worker, request, left) do
+         answer when answer != {:error, :noproc} <- Manager.ask(worker, request, left) do
       answer
     else
       # The group does not know yet that it ended.
@@ -204,14 +204,6 @@ defmodule Tiebeam.Pool do
         Process.sleep(min(left, @look))
         call_one(pool, request, route, deadline)
     end
-  end
-
-  defp ask(worker, request, left) do
-    {:ok, GenServer.call(worker, request, left)}
-  catch
-    :exit, {:timeout, _call} -> {:error, :timeout}
-    :exit, {:noproc, _call} -> {:error, :noproc}
-    :exit, {reason, _call} -> {:error, {:down, reason}}
   end
 
   defp call_all(workers, request, timeout) do

@@ -216,7 +216,7 @@ defmodule Tiebeam.Ring do
 
     with partition when partition != nil <- find_partition(ring, key),
          {pid, _token} <- holder(ring, partition),
-         {:ok, reply} <- ask(pid, {:ring_call, partition, key, request}, left) do
+         {:ok, reply} <- Manager.ask(pid, {:ring_call, partition, key, request}, left) do
       case reply do
         {:error, {:not_owner, _hint}} -> look_again(ring, key, request, deadline)
         {:error, {:failed, text}} when is_binary(text) -> {:error, {:failed, text}}
@@ -238,14 +238,6 @@ defmodule Tiebeam.Ring do
         Process.sleep(min(left, @look))
         call_owner(ring, key, request, deadline)
     end
-  end
-
-  defp ask(pid, request, left) do
-    {:ok, GenServer.call(pid, request, left)}
-  catch
-    :exit, {:timeout, _call} -> {:error, :timeout}
-    :exit, {:noproc, _call} -> {:error, :noproc}
-    :exit, {reason, _call} -> {:error, {:down, reason}}
   end
 
   @doc "Tells the owner of `key` something, if there is one. Never waits, and does not say whether it arrived."

@@ -130,6 +130,17 @@ defmodule Tiebeam.Placement.Manager do
   @doc "The group of a pool's workers."
   def workers(name), do: {:tiebeam, :workers, name}
 
+  @doc "A call to a process of a pool or a ring, whose failure is a value. Waits so many milliseconds at most."
+  @spec ask(pid, request :: term, timeout :: non_neg_integer) ::
+          {:ok, reply :: term} | {:error, :timeout | :noproc | {:down, reason :: term}}
+  def ask(pid, request, timeout) do
+    {:ok, GenServer.call(pid, request, timeout)}
+  catch
+    :exit, {:timeout, _call} -> {:error, :timeout}
+    :exit, {:noproc, _call} -> {:error, :noproc}
+    :exit, {reason, _call} -> {:error, {:down, reason}}
+  end
+
   # The process.
 
   @impl true
