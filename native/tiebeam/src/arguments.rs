@@ -180,8 +180,9 @@ pub(crate) struct RpcArguments {
     pub(crate) timeout: u32,
 }
 
+/// Which member is asked, and how.
 #[derive(Debug, Args)]
-pub(crate) struct MembersArguments {
+pub(crate) struct MemberArguments {
     /// The member to ask.
     #[arg(value_name = "NAME@HOST")]
     pub(crate) node: String,
@@ -189,39 +190,36 @@ pub(crate) struct MembersArguments {
     pub(crate) cookie: CookieArguments,
     #[command(flatten)]
     pub(crate) network: NetworkArguments,
-    /// Print a JSON array of objects instead of a table.
-    #[arg(long)]
-    pub(crate) json: bool,
     /// How many seconds to wait for the answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: u32,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct MembersArguments {
+    #[command(flatten)]
+    pub(crate) member: MemberArguments,
+    /// Print a JSON array of objects instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct RegistryArguments {
-    /// The member to ask.
-    #[arg(value_name = "NAME@HOST")]
-    pub(crate) node: String,
     #[command(flatten)]
-    pub(crate) cookie: CookieArguments,
-    #[command(flatten)]
-    pub(crate) network: NetworkArguments,
+    pub(crate) member: MemberArguments,
     /// Of this scope; for names, global is that of OTP's global.
     #[arg(long, value_name = "SCOPE", default_value = "default")]
     pub(crate) scope: String,
     /// Print a JSON array of objects instead of a table; terms are written in Erlang syntax.
     #[arg(long)]
     pub(crate) json: bool,
-    /// How many seconds to wait for the answer.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) timeout: u32,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct KvArguments {
-    /// The member to ask.
-    #[arg(value_name = "NAME@HOST")]
-    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) member: MemberArguments,
     /// What to do.
     #[arg(value_enum)]
     pub(crate) action: KvAction,
@@ -232,16 +230,9 @@ pub(crate) struct KvArguments {
     /// The value is a term in Erlang syntax, not a text; what is read is shown as one, too.
     #[arg(long)]
     pub(crate) term: bool,
-    #[command(flatten)]
-    pub(crate) cookie: CookieArguments,
-    #[command(flatten)]
-    pub(crate) network: NetworkArguments,
     /// Print JSON: objects with key, value (in Erlang syntax) and revision, in an array for list.
     #[arg(long)]
     pub(crate) json: bool,
-    /// How many seconds to wait for the answer.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) timeout: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -258,19 +249,11 @@ pub(crate) enum KvAction {
 
 #[derive(Debug, Args)]
 pub(crate) struct WatchArguments {
-    /// The member to ask.
-    #[arg(value_name = "NAME@HOST")]
-    pub(crate) node: String,
     #[command(flatten)]
-    pub(crate) cookie: CookieArguments,
-    #[command(flatten)]
-    pub(crate) network: NetworkArguments,
+    pub(crate) member: MemberArguments,
     /// End after so many events.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// How many seconds to wait for an answer.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) timeout: u32,
 }
 
 #[derive(Debug, Args)]

@@ -7,25 +7,25 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use tiebeam_node::{CallError, Term};
 
-use crate::arguments::{CookieArguments, NetworkArguments, seconds};
+use crate::arguments::{MemberArguments, seconds};
 use crate::failure::Failure;
 use crate::visitor;
 
 /// The registered name of a member's cluster driver.
 pub(crate) const PROCESS: &str = "tiebeam";
 
-/// Asks the member `node` one thing, as a node that comes for that alone.
-pub(crate) async fn ask(
-    node: &str,
-    cookie: &CookieArguments,
-    network: &NetworkArguments,
-    request: Term,
-    timeout: u32,
-) -> Result<Term, Failure> {
+/// Asks a member one thing, as a node that comes for that alone.
+pub(crate) async fn ask(arguments: &MemberArguments, request: Term) -> Result<Term, Failure> {
+    let MemberArguments {
+        node,
+        cookie,
+        network,
+        timeout,
+    } = arguments;
     let visitor = visitor::Visitor::to(node, cookie, network).await?;
     let reply = visitor
         .node()
-        .call_term((PROCESS, node), request, seconds(timeout))
+        .call_term((PROCESS, node.as_str()), request, seconds(*timeout))
         .await;
     visitor.leave().await;
     reply.map_err(|error| failure(node, error))

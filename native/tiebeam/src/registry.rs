@@ -33,18 +33,11 @@ pub(crate) async fn ask(
     request: &'static str,
     arguments: &RegistryArguments,
 ) -> Result<Vec<Term>, Failure> {
-    let RegistryArguments {
-        node,
-        cookie,
-        network,
-        scope,
-        timeout,
-        ..
-    } = arguments;
+    let RegistryArguments { member, scope, .. } = arguments;
     let request = Term::tuple([Term::atom(request), Term::from(scope.as_str())]);
-    match member::ask(node, cookie, network, request, *timeout).await? {
+    match member::ask(member, request).await? {
         Term::List(rows) => Ok(rows),
-        reply => Err(unexpected(node, &reply)),
+        reply => Err(unexpected(&member.node, &reply)),
     }
 }
 

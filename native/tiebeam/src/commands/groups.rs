@@ -12,12 +12,12 @@ pub(crate) async fn run(arguments: RegistryArguments) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for group in &reply {
         let Some([name, Term::List(members)]) = group.as_tuple() else {
-            return Err(registry::unexpected(&arguments.node, group));
+            return Err(registry::unexpected(&arguments.member.node, group));
         };
         for member in members {
             match member.as_tuple() {
                 Some([Term::Pid(pid), meta]) => rows.push(Row::of(name, pid, meta)),
-                _ => return Err(registry::unexpected(&arguments.node, member)),
+                _ => return Err(registry::unexpected(&arguments.member.node, member)),
             }
         }
     }

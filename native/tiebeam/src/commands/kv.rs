@@ -24,18 +24,16 @@ struct Done<'a> {
 pub(crate) async fn run(arguments: KvArguments) -> Result<(), Failure> {
     let request = request(&arguments)?;
     let KvArguments {
-        node,
+        member,
         action,
         key,
         term,
-        cookie,
-        network,
         json,
-        timeout,
         ..
     } = arguments;
     let key = key.unwrap_or_default();
-    let reply = member::ask(&node, &cookie, &network, request, timeout).await?;
+    let reply = member::ask(&member, request).await?;
+    let node = member.node;
     let unexpected = || registry::unexpected(&node, &reply);
     if reply.is_atom("not_found") {
         return Err(Failure::new(format!("there is no key {key:?}")));

@@ -15,16 +15,10 @@ struct Led {
 }
 
 pub(crate) async fn run(arguments: MembersArguments) -> Result<(), Failure> {
-    let MembersArguments {
-        node,
-        cookie,
-        network,
-        json,
-        timeout,
-    } = arguments;
-    let reply = member::ask(&node, &cookie, &network, Term::atom("leader"), timeout).await?;
+    let MembersArguments { member, json } = arguments;
+    let reply = member::ask(&member, Term::atom("leader")).await?;
     let Some(led) = read(&reply) else {
-        return Err(registry::unexpected(&node, &reply));
+        return Err(registry::unexpected(&member.node, &reply));
     };
     if json {
         let (leader, term) = led.unzip();
@@ -33,7 +27,7 @@ pub(crate) async fn run(arguments: MembersArguments) -> Result<(), Failure> {
     }
     match led {
         Some((leader, term)) => visitor::print(format_args!("{leader} (term {term})")),
-        None => visitor::print(format_args!("none, as far as {node} knows")),
+        None => visitor::print(format_args!("none, as far as {} knows", member.node)),
     }
 }
 

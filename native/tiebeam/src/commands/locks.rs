@@ -18,20 +18,14 @@ struct Row {
 }
 
 pub(crate) async fn run(arguments: MembersArguments) -> Result<(), Failure> {
-    let MembersArguments {
-        node,
-        cookie,
-        network,
-        json,
-        timeout,
-    } = arguments;
-    let reply = member::ask(&node, &cookie, &network, Term::atom("locks"), timeout).await?;
+    let MembersArguments { member, json } = arguments;
+    let reply = member::ask(&member, Term::atom("locks")).await?;
     let rows = match &reply {
         Term::List(rows) => rows.iter().map(row).collect::<Option<Vec<_>>>(),
         _ => None,
     };
     let Some(mut rows) = rows else {
-        return Err(registry::unexpected(&node, &reply));
+        return Err(registry::unexpected(&member.node, &reply));
     };
     rows.sort();
     if json {

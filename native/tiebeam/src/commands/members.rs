@@ -8,14 +8,8 @@ use crate::member::{self, Member};
 use crate::visitor;
 
 pub(crate) async fn run(arguments: MembersArguments) -> Result<(), Failure> {
-    let MembersArguments {
-        node,
-        cookie,
-        network,
-        json,
-        timeout,
-    } = arguments;
-    let reply = member::ask(&node, &cookie, &network, Term::atom("members"), timeout).await?;
+    let MembersArguments { member, json } = arguments;
+    let reply = member::ask(&member, Term::atom("members")).await?;
     let members: Vec<Member> = tiebeam_node::from_term(&reply)?;
     if json {
         let json = serde_json::to_string(&members)?;

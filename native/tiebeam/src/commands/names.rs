@@ -13,7 +13,7 @@ pub(crate) async fn run(arguments: RegistryArguments) -> Result<(), Failure> {
     for row in &reply {
         match row.as_tuple() {
             Some([name, Term::Pid(pid), meta]) => rows.push(Row::of(name, pid, meta)),
-            _ => return Err(registry::unexpected(&arguments.node, row)),
+            _ => return Err(registry::unexpected(&arguments.member.node, row)),
         }
     }
     rows.sort();

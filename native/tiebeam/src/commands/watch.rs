@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tiebeam_node::{CallError, Process, Signal, Term};
 use tokio::time::{Instant, interval};
 
-use crate::arguments::{WatchArguments, seconds};
+use crate::arguments::{MemberArguments, WatchArguments, seconds};
 use crate::commands::leader;
 use crate::commands::node::ended;
 use crate::failure::Failure;
@@ -24,11 +24,17 @@ const REFRESH: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(arguments: WatchArguments) -> Result<(), Failure> {
     let ended = ended()?;
-    let visitor = Visitor::to(&arguments.node, &arguments.cookie, &arguments.network).await?;
+    let MemberArguments {
+        node,
+        cookie,
+        network,
+        timeout,
+    } = arguments.member;
+    let visitor = Visitor::to(&node, &cookie, &network).await?;
     let process = visitor.node().spawn_anonymous()?;
     let watch = Watch {
-        node: arguments.node,
-        timeout: seconds(arguments.timeout),
+        node,
+        timeout: seconds(timeout),
         begin: Instant::now(),
         left: arguments.count,
         process,
