@@ -2,15 +2,15 @@ defmodule Support.RustPeer do
   @moduledoc "A Rust node: the program `tiebeam`, as an operator runs it."
   alias Support.{Net, OsProcess}
 
-  @doc "The program under test: `TIEBEAM_BIN`, or the release build."
+  @doc "The program under test: `TIEBEAM_BIN`, or the build that has its assertions on."
   def program do
     path =
       System.get_env("TIEBEAM_BIN") ||
-        Path.expand("release/tiebeam", System.get_env("CARGO_TARGET_DIR", "target"))
+        Path.expand("debug/tiebeam", System.get_env("CARGO_TARGET_DIR", "target"))
 
     if not File.exists?(path) do
       ExUnit.Assertions.flunk("""
-      there is no program at #{path}. Build it (cargo build --release -p tiebeam), or name it in TIEBEAM_BIN,
+      there is no program at #{path}. Build it (cargo build -p tiebeam), or name it in TIEBEAM_BIN,
       or leave it out: TIEBEAM_TARGETS=beam
       """)
     end
