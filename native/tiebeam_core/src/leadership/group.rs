@@ -44,6 +44,7 @@ use alloc::vec::Vec;
 use super::consensus::{Consensus, Effect, Role};
 use super::entry::{Index, MemberId, Payload, PersistToken, Term};
 use super::machine::{Change, Command as Instruction, Machine, Watches};
+use super::mutation::{Mutation, Switched};
 use super::replica::Replica;
 use super::settings::Settings;
 use super::snapshot::Restored;
@@ -141,6 +142,7 @@ pub struct Group {
     told_led: Led,
     told_lease: Option<(Term, Instant)>,
     outputs: Vec<Output>,
+    switched: Switched,
 }
 
 impl Group {
@@ -205,7 +207,16 @@ impl Group {
             forced: None,
             told_lease: None,
             outputs: Vec::new(),
+            switched: Switched::NONE,
         })
+    }
+
+    /// A rule does not hold from now on, for a test that must notice.
+    #[cfg(feature = "mutants")]
+    #[doc(hidden)]
+    pub fn switch_off(&mut self, mutation: super::Mutation) {
+        self.switched = Switched(Some(mutation));
+        self.machine.switch(self.switched);
     }
 
     /// Bytes came from the group of another node.
@@ -433,6 +444,11 @@ impl Group {
     /// The group exists, and the disk says so: the engine starts.
     fn open(&mut self, founding: Founding, restored: Restored) {
         let settings = settings(self.member, founding.group, self.random.bits(), self.timing);
+        #[cfg(feature = "mutants")]
+        let settings = Settings {
+            mutation: self.switched.0,
+            ..settings
+        };
         let configuration = founding.configuration.clone();
         match Replica::new(self.now, settings, configuration, restored) {
             Ok(engine) => {
@@ -652,6 +668,7 @@ impl Group {
         let now = self.now;
         let lease = self.engine.as_ref().and_then(|engine| engine.lease(now));
         let lease = lease.filter(|&(_, until)| until > now && !self.leaving);
+        let lease = lease.map(|(term, until)| (term, self.told_until(until)));
         let step = Duration::from_micros(self.timing.heartbeat.as_micros() / 2);
         let worth = match (self.told_lease, lease) {
             (Some((told, until)), Some((term, longer))) => told != term || longer >= until + step,
@@ -663,6 +680,17 @@ impl Group {
                 self.outputs.push(Output::Lease { term, until });
             }
             self.told_lease = lease;
+        }
+    }
+
+    /// A lease is told as it is.
+    fn told_until(&self, until: Instant) -> Instant {
+        if self.switched.off(Mutation::LeaseToldTooLong) {
+            until + Duration::from_millis(400)
+        } else if self.switched.off(Mutation::LeaseWithoutEnd) {
+            Instant::from_micros(u64::MAX)
+        } else {
+            until
         }
     }
 

@@ -139,13 +139,18 @@ impl Log {
     pub(super) fn push(&mut self, entry: Entry) {
         debug_assert_eq!(entry.index, self.last() + 1, "a log has no gaps");
         debug_assert!(entry.term >= self.last_term(), "terms grow along a log");
+        self.configure(&entry);
+        self.entries.push_back(entry);
+    }
+
+    /// A configuration is in force since it is in the log (4.1).
+    pub(super) fn configure(&mut self, entry: &Entry) {
         if let Payload::Configuration(configuration) = &entry.payload
             && entry.index > self.settled.0
         {
             self.configurations
                 .push((entry.index, configuration.clone()));
         }
-        self.entries.push_back(entry);
     }
 
     /// Drops the entries from `index` on: they conflict with the leader's. None of them is before the first one.

@@ -25,6 +25,7 @@ pub use store::{MAX_STORE_BYTES, Store, Stored};
 pub use watch::{MAX_WATCHES, WatchId, Watches};
 
 use super::entry::Index;
+use super::mutation::{Mutation, Switched};
 use crate::time::{Duration, Instant};
 
 /// The answer to a command: the same on all members, and the same again when the command is repeated.
@@ -133,12 +134,18 @@ pub struct Machine {
     store: Store,
     sessions: Sessions,
     claims: Claims,
+    switched: Switched,
 }
 
 impl Machine {
     /// A machine to which nothing was applied.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A rule is switched off, or as in the machine that this one takes the place of.
+    pub(super) fn switch(&mut self, switched: Switched) {
+        self.switched = switched;
     }
 
     /// Applies the command at `index`; what changed is added to `changes`. Indices grow; gaps are entries without a command.
@@ -175,6 +182,7 @@ impl Machine {
     ) -> Reply {
         match self.sessions.begin(session, number, known, self.time) {
             Ok(None) => {}
+            Ok(Some(_)) if self.switched.off(Mutation::RepliesForgotten) => {}
             Ok(Some(earlier)) => return earlier,
             Err(refusal) => return refusal,
         }
@@ -213,6 +221,10 @@ impl Machine {
                 self.claims.renew(kind, &name, session, token, until)
             }
             Operation::Release { kind, name, token } => {
+                let token = match self.claims.get(kind, &name) {
+                    Some(held) if self.switched.off(Mutation::ReleaseWithoutToken) => held.token,
+                    _ => token,
+                };
                 self.claims.release(kind, name, session, token, changes)
             }
         };

@@ -63,12 +63,32 @@ pub enum Mutation {
     LearnersCount,
     /// A leader that was removed goes on (4.2.2).
     RemovedLeaderStays,
+    /// A configuration takes effect when it is appended, and once more when it is applied (4.1).
+    ChangeAppliedTwice,
+    /// A node is told that it leads for 400 ms longer than it may say so.
+    LeaseToldTooLong,
+    /// A node that was told that it leads says so until it is told otherwise, whatever its clock says.
+    LeaseWithoutEnd,
+    /// Who asks a leader for a claim has it as soon as the command is in that leader's log.
+    GrantedBeforeCommit,
+    /// A claim is over for its holder when the log says so, not when its clock does.
+    ClaimUntilFreed,
+    /// A claim lasts from the moment at which its grant arrived, not from that at which it was asked for.
+    ClaimFromArrival,
+    /// A claim is given back with whatever token.
+    ReleaseWithoutToken,
+    /// A command that is repeated is done again (6.3).
+    RepliesForgotten,
+    /// What was sent and not heard of is said not to have happened.
+    DoubtForgotten,
+    /// A leader answers its node's reads from what it has.
+    LeaderReadsLocally,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutation {
-    /// All of them.
-    pub const ALL: [Self; 27] = [
+    /// Those of the engine.
+    pub const ENGINE: [Self; 28] = [
         Self::VoteNotPersisted,
         Self::AckBeforePersist,
         Self::VoteBeforePersist,
@@ -96,19 +116,29 @@ impl Mutation {
         Self::JointNeedsOneMajority,
         Self::LearnersCount,
         Self::RemovedLeaderStays,
+        Self::ChangeAppliedTwice,
+    ];
+
+    /// Those of a node's part in its group, and of the machine: groups of engines alone cannot miss them.
+    pub const GROUP: [Self; 9] = [
+        Self::LeaseToldTooLong,
+        Self::LeaseWithoutEnd,
+        Self::GrantedBeforeCommit,
+        Self::ClaimUntilFreed,
+        Self::ClaimFromArrival,
+        Self::ReleaseWithoutToken,
+        Self::RepliesForgotten,
+        Self::DoubtForgotten,
+        Self::LeaderReadsLocally,
     ];
 }
 
 /// The rule that is switched off, if any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Switched(pub(super) Option<Mutation>);
 
 impl Switched {
     /// All rules hold.
-    #[cfg_attr(
-        all(feature = "mutants", not(test)),
-        expect(dead_code, reason = "settings say it then")
-    )]
     pub(super) const NONE: Self = Self(None);
 
     /// The rule is switched off.

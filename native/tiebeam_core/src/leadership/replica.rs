@@ -445,6 +445,9 @@ impl Replica {
                 break;
             };
             self.applied += 1;
+            if self.switched.off(Mutation::ChangeAppliedTwice) {
+                self.log.configure(&entry);
+            }
             let request = match self.proposals.remove(&self.applied) {
                 Some((term, request)) if term == entry.term => Some(request),
                 Some((_, request)) => {

@@ -14,6 +14,7 @@ use super::requests::{Job, JobId, Place, certain};
 use super::{Group, Timer};
 use crate::leadership::entry::Index;
 use crate::leadership::machine::{Change, Kind, MAX_TTL, MIN_TTL, Operation};
+use crate::leadership::mutation::Mutation;
 use crate::time::{Duration, Instant};
 
 /// A lock, a singleton or a name.
@@ -98,7 +99,12 @@ impl Group {
         let Some(job) = self.requests.jobs.get(&id) else {
             return false;
         };
-        let lasts = |ttl: Duration| job.first + certain(ttl.clamp(MIN_TTL, MAX_TTL));
+        let since = if self.switched.off(Mutation::ClaimFromArrival) {
+            self.now
+        } else {
+            job.first
+        };
+        let lasts = |ttl: Duration| since + certain(ttl.clamp(MIN_TTL, MAX_TTL));
         match (&job.operation, &job.pid) {
             (Operation::Acquire { ttl, .. }, Some(pid)) => {
                 let until = ttl.map(lasts);
@@ -267,6 +273,9 @@ impl Group {
 
     /// What is over by this node's clock is told at once; then it is given back, should the machine think otherwise.
     pub(super) fn expire(&mut self) {
+        if self.switched.off(Mutation::ClaimUntilFreed) {
+            return;
+        }
         let (now, session) = (self.now, self.requests.until());
         let over: Vec<(ClaimKey, Index, bool)> = self
             .claims

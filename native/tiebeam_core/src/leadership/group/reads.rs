@@ -14,6 +14,7 @@ use crate::identity::NodeName;
 use crate::leadership::consensus::{Consensus, RequestId};
 use crate::leadership::entry::Index;
 use crate::leadership::machine::{MAX_KEY_BYTES, Store, Stored};
+use crate::leadership::mutation::Mutation;
 use crate::time::Instant;
 
 /// The most reads of this node that wait, and the most questions of other nodes: each is a message to the leader.
@@ -75,6 +76,9 @@ impl Group {
         let index = match read {
             Read::Local => Some(0),
             Read::AtLeast(index) => Some(*index),
+            Read::Linear if self.switched.off(Mutation::LeaderReadsLocally) => {
+                self.is_leader().then_some(0)
+            }
             Read::Linear => None,
         };
         if index.is_some_and(|index| index <= self.applied) {

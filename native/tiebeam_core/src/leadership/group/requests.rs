@@ -19,6 +19,7 @@ use crate::leadership::entry::{Index, Term};
 use crate::leadership::machine::{
     Command as Instruction, CommandError, MAX_OUTSTANDING, Operation, Reply, SessionId,
 };
+use crate::leadership::mutation::Mutation;
 use crate::time::{Duration, Instant};
 
 /// The most commands of calls that are under way at once: half of what the machine remembers of a session, so that what is given
@@ -159,9 +160,10 @@ impl Requests {
     }
 }
 
-/// What is certain of a span that another node measures: an eighth is left for clocks that run at different rates.
+/// What is certain of a span that another node measures: a quarter is left for clocks that run at different rates, as with
+/// leases.
 pub(super) fn certain(span: Duration) -> Duration {
-    Duration::from_micros(span.as_micros() / 8 * 7)
+    Duration::from_micros(span.as_micros() / 4 * 3)
 }
 
 fn weight(operation: &Operation) -> usize {
@@ -326,7 +328,8 @@ impl Group {
                 token: claim.token,
             };
         }
-        if job.doubt || job.attempt.is_some() {
+        let doubt = job.doubt || job.attempt.is_some();
+        if doubt && !self.switched.off(Mutation::DoubtForgotten) {
             Answer::Unknown
         } else {
             Answer::NoLeader
@@ -450,9 +453,30 @@ impl Group {
                 if let Some(job) = self.sent_job(number) {
                     job.appended = Some(term);
                 }
+                if self.switched.off(Mutation::GrantedBeforeCommit) {
+                    self.grant(number);
+                }
             }
             Submitted::Sent => {}
             Submitted::Refused => self.on_declined(session, number, attempt),
+        }
+    }
+
+    /// A claim that nobody has is granted before the group has agreed to it.
+    fn grant(&mut self, number: u64) {
+        let Some(&id) = self.requests.sent.get(&number) else {
+            return;
+        };
+        let key = self.requests.jobs.get(&id).and_then(|job| {
+            let acquires = matches!(job.operation, Operation::Acquire { .. });
+            ClaimKey::of(&job.operation).filter(|_| acquires)
+        });
+        let free = |key: ClaimKey| self.machine.claims().get(key.kind, &key.name).is_none();
+        if key.is_some_and(free)
+            && let Some(engine) = &self.engine
+        {
+            let last = engine.status().last;
+            self.answered(id, Reply::Done(last));
         }
     }
 

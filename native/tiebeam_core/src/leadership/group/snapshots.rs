@@ -47,7 +47,10 @@ impl Group {
     /// The machine is replaced: what is different is told as if it had happened.
     pub(super) fn restore(&mut self, snapshot: &Snapshot) {
         let machine = match Machine::decode(&snapshot.state) {
-            Ok(machine) => machine,
+            Ok(mut machine) => {
+                machine.switch(self.switched);
+                machine
+            }
             Err(error) => return self.stop(Stopped::Unreadable(error)),
         };
         self.logged = Logged {

@@ -213,6 +213,29 @@ pub(super) fn several_voters_are_replaced_by_way_of_a_joint_configuration() {
     assert_eq!(group.applied(5), ["a"]);
 }
 
+/// A member hears that the joint entry is committed together with the one that leaves it, and of nothing after that.
+#[test]
+pub(super) fn what_is_in_the_log_last_is_in_force() {
+    let mut group = learned(3, 2);
+    let mut left = false;
+    group.filter = Some(Box::new(move |packet| {
+        let Message::Append { entries, .. } = &packet.message else {
+            return 1;
+        };
+        if packet.to.0 != 4 {
+            return 1;
+        }
+        let hears = !left;
+        left |= entries.iter().any(
+            |entry| matches!(&entry.payload, Payload::Configuration(made) if !made.is_joint()),
+        );
+        usize::from(hears)
+    }));
+    group.change(1, &[1, 4, 5], &[]).unwrap();
+    group.pass(100);
+    assert_eq!(group.members_of(4), (vec![1, 4, 5], vec![], vec![]));
+}
+
 #[test]
 fn one_takes_the_place_of_another() {
     let mut group = learned(3, 1);

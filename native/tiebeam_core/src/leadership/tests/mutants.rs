@@ -12,7 +12,7 @@ thread_local! {
     pub(super) static SWITCHED: Cell<Option<Mutation>> = const { Cell::new(None) };
 }
 
-const CAUGHT: [(Mutation, fn()); 16] = [
+const CAUGHT: [(Mutation, fn()); 17] = [
     (
         Mutation::VoteNotPersisted,
         elections::nobody_votes_twice_in_a_term_not_even_after_a_restart,
@@ -76,6 +76,10 @@ const CAUGHT: [(Mutation, fn()); 16] = [
     (
         Mutation::RemovedLeaderStays,
         members::a_leader_that_is_removed_hands_over_and_goes,
+    ),
+    (
+        Mutation::ChangeAppliedTwice,
+        members::what_is_in_the_log_last_is_in_force,
     ),
 ];
 

@@ -40,6 +40,17 @@ enum Due {
         token: PersistToken,
         life: u64,
     },
+    /// A node is told that a connection of its came up, or ended.
+    Linked { at: char, with: char, up: bool },
+}
+
+impl Due {
+    /// The node to which it happens.
+    fn at(&self) -> char {
+        match self {
+            Self::Bytes { to: at, .. } | Self::Written { at, .. } | Self::Linked { at, .. } => *at,
+        }
+    }
 }
 
 struct Member {
@@ -77,6 +88,15 @@ pub(super) struct Net {
     /// When which node crashed, as far as a test says so.
     pub(super) ends: Vec<(Instant, char)>,
     configured: BTreeMap<char, Voters>,
+    /// How many thousandths of a second pass on a node's clock in one of ours, if not all of them.
+    pub(super) rates: BTreeMap<char, u64>,
+    /// Nodes that stand still, and what has come for them meanwhile.
+    paused: BTreeMap<char, VecDeque<Due>>,
+    /// Who stood still, since when, and until when.
+    pub(super) pauses: Vec<(char, Instant, Option<Instant>)>,
+    /// The rule that is switched off.
+    #[cfg(feature = "mutants")]
+    pub(super) mutation: Option<crate::leadership::Mutation>,
 }
 
 impl Net {
@@ -100,7 +120,28 @@ impl Net {
             timing: Timing::LAN,
             ends: Vec::new(),
             configured: BTreeMap::new(),
+            rates: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            pauses: Vec::new(),
+            #[cfg(feature = "mutants")]
+            mutation: None,
         }
+    }
+
+    fn rate(&self, name: char) -> u64 {
+        self.rates.get(&name).copied().unwrap_or(1000)
+    }
+
+    /// What a node's clock says.
+    fn local(&self, name: char) -> Instant {
+        Instant::from_micros(self.now.as_micros() * self.rate(name) / 1000)
+    }
+
+    /// When it says that.
+    fn global(&self, name: char, local: Instant) -> Instant {
+        let (local, rate) = (u128::from(local.as_micros()), u128::from(self.rate(name)));
+        let micros = u64::try_from((local * 1000).div_ceil(rate)).unwrap_or(u64::MAX);
+        Instant::from_micros(micros)
     }
 
     /// Nodes that name each other, all started.
@@ -138,7 +179,16 @@ impl Net {
             timing: self.timing,
             stored,
         };
-        let group = Group::new(node(name), "test", self.random.bits(), config).unwrap();
+        let seed = self.random.bits();
+        #[cfg_attr(
+            not(feature = "mutants"),
+            expect(unused_mut, reason = "all rules hold")
+        )]
+        let mut group = Group::new(node(name), "test", seed, config).unwrap();
+        #[cfg(feature = "mutants")]
+        if let Some(mutation) = self.mutation {
+            group.switch_off(mutation);
+        }
         let life = self.lives;
         let unwritten = VecDeque::new();
         self.members.insert(
@@ -151,8 +201,8 @@ impl Net {
         );
         for other in self.names() {
             if other != name && !self.cut.contains(&(name, other)) {
-                self.on(name, |group, now| group.up(now, &node(other)));
-                self.on(other, |group, now| group.up(now, &node(name)));
+                self.link(name, other, true);
+                self.link(other, name, true);
             }
         }
     }
@@ -160,9 +210,50 @@ impl Net {
     /// A node ends without a word. What was not on disk is lost.
     pub(super) fn crash(&mut self, name: char) {
         self.members.remove(&name);
-        for other in self.names() {
-            self.on(other, |group, now| group.down(now, &node(name)));
+        if self.paused.remove(&name).is_some() {
+            self.end_pause(name);
         }
+        for other in self.names() {
+            self.link(other, name, false);
+        }
+    }
+
+    /// A node stands still (SIGSTOP): its clock goes on, and what comes for it waits.
+    pub(super) fn pause(&mut self, name: char) {
+        if self.members.contains_key(&name) && !self.paused.contains_key(&name) {
+            self.paused.insert(name, VecDeque::new());
+            self.pauses.push((name, self.now, None));
+        }
+    }
+
+    /// It goes on. Its timers may be the first thing that it sees to, or what came for it.
+    pub(super) fn thaw(&mut self, name: char) {
+        let Some(waiting) = self.paused.remove(&name) else {
+            return;
+        };
+        self.end_pause(name);
+        if self.random.below(2) == 0 {
+            self.on(name, |group, now| group.wake(now));
+        }
+        for due in waiting {
+            self.deliver(due);
+        }
+    }
+
+    fn end_pause(&mut self, name: char) {
+        let open = self.pauses.iter_mut().rev();
+        if let Some((.., end)) = open.into_iter().find(|(who, ..)| *who == name) {
+            *end = Some(self.now);
+        }
+    }
+
+    /// Those that stand still.
+    pub(super) fn paused(&self) -> Vec<char> {
+        self.paused.keys().copied().collect()
+    }
+
+    fn link(&mut self, at: char, with: char, up: bool) {
+        self.happen(Due::Linked { at, with, up });
     }
 
     /// It starts again as it was configured.
@@ -174,8 +265,8 @@ impl Net {
     /// Nothing goes between the two, and their connection ends.
     pub(super) fn part(&mut self, a: char, b: char) {
         self.cut.extend([(a, b), (b, a)]);
-        self.on(a, |group, now| group.down(now, &node(b)));
-        self.on(b, |group, now| group.down(now, &node(a)));
+        self.link(a, b, false);
+        self.link(b, a, false);
     }
 
     pub(super) fn isolate(&mut self, name: char) {
@@ -189,7 +280,7 @@ impl Net {
     /// All connections are back.
     pub(super) fn heal(&mut self) {
         for (a, b) in core::mem::take(&mut self.cut) {
-            self.on(a, |group, now| group.up(now, &node(b)));
+            self.link(a, b, true);
         }
     }
 
@@ -203,7 +294,7 @@ impl Net {
 
     /// Tells a node something, and carries out what it wants.
     pub(super) fn on(&mut self, name: char, tell: impl FnOnce(&mut Group, Instant)) {
-        let now = self.now;
+        let now = self.local(name);
         let Some(member) = self.members.get_mut(&name) else {
             return;
         };
@@ -255,6 +346,11 @@ impl Net {
                     },
                 );
             }
+            Output::Lease { term, until } => {
+                let until = until.map(|until| self.global(name, until));
+                let lease = Output::Lease { term, until };
+                self.seen.push((self.now, name, lease));
+            }
             other => self.seen.push((self.now, name, other)),
         }
     }
@@ -264,40 +360,56 @@ impl Net {
         self.due.insert((at, self.order), due);
     }
 
+    /// It happens, unless what it needs is gone; a node that stands still sees it later.
     fn happen(&mut self, due: Due) {
+        let life_of = |name| {
+            self.members
+                .get(&name)
+                .map_or(0, |member: &Member| member.life)
+        };
+        let real = match &due {
+            Due::Bytes { from, to, life, .. } => {
+                life_of(*from) + life_of(*to) == *life && !self.cut.contains(&(*from, *to))
+            }
+            Due::Written { at, life, .. } => life_of(*at) == *life,
+            Due::Linked { .. } => true,
+        };
+        if !real {
+            return;
+        }
+        if let Due::Written { at, token, .. } = due {
+            self.write(at, token);
+        }
+        match self.paused.get_mut(&due.at()) {
+            Some(waiting) => waiting.push_back(due),
+            None => self.deliver(due),
+        }
+    }
+
+    fn deliver(&mut self, due: Due) {
         match due {
             Due::Bytes {
-                from,
-                to,
-                bytes,
-                life,
-            } => {
-                let alive = |name| {
-                    self.members
-                        .get(&name)
-                        .map_or(0, |member: &Member| member.life)
-                };
-                if alive(from) + alive(to) == life && !self.cut.contains(&(from, to)) {
-                    self.on(to, |group, now| group.received(now, &node(from), &bytes));
-                }
+                from, to, bytes, ..
+            } => self.on(to, |group, now| group.received(now, &node(from), &bytes)),
+            Due::Written { at, token, .. } => self.on(at, |group, now| group.persisted(now, token)),
+            Due::Linked { at, with, up: true } => {
+                self.on(at, |group, now| group.up(now, &node(with)))
             }
-            Due::Written { at, token, life } => {
-                let Some(member) = self
-                    .members
-                    .get_mut(&at)
-                    .filter(|member| member.life == life)
-                else {
-                    return;
-                };
-                while let Some(disk) = member
-                    .unwritten
-                    .pop_front_if(|disk| disk.write.token <= token)
-                {
-                    if let Some((_, stored)) = self.disks.get_mut(&at) {
-                        write(stored, disk);
-                    }
-                }
-                self.on(at, |group, now| group.persisted(now, token));
+            Due::Linked { at, with, .. } => self.on(at, |group, now| group.down(now, &node(with))),
+        }
+    }
+
+    /// What a node wrote is on disk, up to this token.
+    fn write(&mut self, at: char, token: PersistToken) {
+        let Some(member) = self.members.get_mut(&at) else {
+            return;
+        };
+        while let Some(disk) = member
+            .unwritten
+            .pop_front_if(|disk| disk.write.token <= token)
+        {
+            if let Some((_, stored)) = self.disks.get_mut(&at) {
+                write(stored, disk);
             }
         }
     }
@@ -308,7 +420,8 @@ impl Net {
         let woken = self
             .members
             .iter()
-            .filter_map(|(&name, member)| Some((member.group.deadline()?, name)))
+            .filter(|(name, _)| !self.paused.contains_key(name))
+            .filter_map(|(&name, member)| Some((self.global(name, member.group.deadline()?), name)))
             .min();
         let woken = woken.map(|(at, name)| (at.max(self.now), name));
         match (first, woken) {
