@@ -41,7 +41,7 @@ defmodule Tiebeam.MixProject do
   # The guides are those of the Rust documentation, too (`tiebeam_node::guide`), where their code is compiled.
   defp docs do
     guides =
-      for name <- ~w(getting_started existing_cluster choosing consistency operations migrating),
+      for name <- ~w(getting_started existing_cluster choosing consistency operations programs migrating),
           do: "native/tiebeam_node/src/guide/#{name}.md"
 
     [

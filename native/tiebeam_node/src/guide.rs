@@ -7,6 +7,7 @@
 //! | [`choosing`] | which part is for what |
 //! | [`consistency`] | what each call promises, and what it does while the network is split |
 //! | [`operations`] | ports, cookies, TLS, restarts, sizes, lost majorities, metrics |
+//! | [`programs`] | programs of the operating system that run where a singleton is active: an address, SQLite with Litestream, systemd |
 //! | [`migrating`] | from `:global`, syn, Horde, libcluster and distribute, call by call |
 
 // The texts link to one another by file name, for whoever reads them as files or in the Elixir documentation. Of two
@@ -18,6 +19,7 @@ macro_rules! guide {
         #[doc = "[choosing]: crate::guide::choosing"]
         #[doc = "[consistency]: crate::guide::consistency"]
         #[doc = "[operations]: crate::guide::operations"]
+        #[doc = "[programs]: crate::guide::programs"]
         #[doc = "[migrating]: crate::guide::migrating"]
         #[doc = ""]
         #[doc = include_str!($text)]
@@ -30,4 +32,5 @@ guide!(existing_cluster, "guide/existing_cluster.md");
 guide!(choosing, "guide/choosing.md");
 guide!(consistency, "guide/consistency.md");
 guide!(operations, "guide/operations.md");
+guide!(programs, "guide/programs.md");
 guide!(migrating, "guide/migrating.md");
