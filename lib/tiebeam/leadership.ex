@@ -39,6 +39,8 @@ defmodule Tiebeam.Leadership do
   @doc "The checked options, as a map."
   @spec options!(keyword, keyword) :: map
   def options!(options, defaults) do
+    keyword!(options)
+
     for {key, value} <- options do
       cond do
         not Keyword.has_key?(defaults, key) ->
@@ -54,6 +56,14 @@ defmodule Tiebeam.Leadership do
     end
 
     defaults |> Keyword.merge(options) |> Map.new()
+  end
+
+  @doc "Whoever is used to a time as the last argument is told what is wanted here."
+  def keyword!(options) do
+    if Keyword.keyword?(options),
+      do: options,
+      else:
+        raise(ArgumentError, "options are a keyword list, such as [timeout: 5_000]; got: #{inspect(options)}")
   end
 
   @doc "The default of the option `:timeout`."

@@ -644,6 +644,8 @@ defmodule Tiebeam.Registry do
 
   @doc false
   def options!(options, known) do
+    Tiebeam.Leadership.keyword!(options)
+
     for {key, value} <- options do
       cond do
         key not in known ->

@@ -98,6 +98,7 @@ defmodule Tiebeam.LeadershipTest do
       end
 
       assert_raise ArgumentError, ~r/cannot be 0/, fn -> KV.put(@cluster, "a", 1, timeout: 0) end
+      assert_raise ArgumentError, ~r/keyword list.*got: 5000/, fn -> KV.put(@cluster, "a", 1, 5000) end
       assert_raise ArgumentError, ~r/expected a revision/, fn -> KV.cas(@cluster, "a", -1, 1) end
       assert_raise ArgumentError, ~r/expected a token/, fn -> Lock.release(@cluster, "a", -1) end
       assert_raise ArgumentError, ~r/name@host/, fn -> Leader.add_voter(@cluster, :nobody) end

@@ -170,6 +170,7 @@ defmodule Tiebeam.RegistryTest do
       assert_raise ArgumentError, ~r/there is no cluster Nobody/, fn -> Registry.count(Nobody) end
       assert_raise ArgumentError, ~r/there is no cluster Nobody/, fn -> Group.members(Nobody, :a) end
       assert_raise ArgumentError, ~r/unknown option :foo/, fn -> Registry.whereis(@cluster, :a, foo: 1) end
+      assert_raise ArgumentError, ~r/keyword list.*got: 5000/, fn -> Registry.await(@cluster, :a, 5000) end
 
       assert_raise ArgumentError, ~r/:on_conflict cannot be :x/, fn ->
         Registry.register(@cluster, :a, self(), nil, on_conflict: :x)
