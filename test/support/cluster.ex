@@ -134,8 +134,8 @@ defmodule Support.Cluster do
   end
 
   @doc "Stops a node's program; it goes on when it is told to, or when the test ends, because a stopped one cannot end."
-  def freeze(node), do: ExUnit.Callbacks.start_supervised!({Support.Frozen, node.os_pid})
-  def thaw(node), do: ExUnit.Callbacks.stop_supervised!({Support.Frozen, node.os_pid})
+  def freeze(node), do: ExUnit.Callbacks.start_supervised!({Tiebeam.Test.Pause, node.os_pid})
+  def thaw(node), do: ExUnit.Callbacks.stop_supervised!({Tiebeam.Test.Pause, node.os_pid})
 
   @chunk 64
 

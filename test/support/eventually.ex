@@ -3,24 +3,8 @@ defmodule Support.Eventually do
 
   # Long enough for a loaded machine; a test that passes never waits for it.
   @deadline 60_000
-  @pause 10
 
   @doc "Runs `fun` until it answers neither `nil` nor `false`, and answers that; fails after `timeout` milliseconds."
-  def eventually(fun, timeout \\ @deadline) when is_function(fun, 0) do
-    until(fun, System.monotonic_time(:millisecond) + timeout, timeout)
-  end
-
-  defp until(fun, deadline, timeout) do
-    cond do
-      value = fun.() ->
-        value
-
-      System.monotonic_time(:millisecond) >= deadline ->
-        ExUnit.Assertions.flunk("not true within #{timeout} ms: #{inspect(fun)}")
-
-      true ->
-        Process.sleep(@pause)
-        until(fun, deadline, timeout)
-    end
-  end
+  def eventually(fun, timeout \\ @deadline) when is_function(fun, 0),
+    do: Tiebeam.Test.eventually(fun, within: timeout)
 end

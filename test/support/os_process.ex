@@ -50,21 +50,7 @@ defmodule Support.OsProcess do
   def signal(process, name), do: send_signal(os_pid(process), name)
 
   @doc "The same by number. After `:STOP` it waits until every thread stands still, where the system tells (Linux)."
-  def send_signal(os_pid, name) do
-    {_, 0} = System.cmd("kill", ["-#{name}", "#{os_pid}"])
-    if name == :STOP, do: Support.Eventually.eventually(fn -> Enum.all?(threads(os_pid), &stopped?/1) end)
-    :ok
-  end
-
-  defp threads(os_pid), do: Path.wildcard("/proc/#{os_pid}/task/*/stat")
-
-  # "pid (name) state ...": the name may hold anything, the state is the letter after its last parenthesis.
-  defp stopped?(stat) do
-    case File.read(stat) do
-      {:ok, text} -> text |> String.split(") ") |> List.last() |> String.starts_with?("T")
-      {:error, _} -> true
-    end
-  end
+  defdelegate send_signal(os_pid, name), to: Tiebeam.Test.Pause, as: :signal
 
   @doc "Kills it and waits until it is gone."
   def kill(process) do

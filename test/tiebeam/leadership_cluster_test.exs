@@ -194,8 +194,11 @@ defmodule Tiebeam.LeadershipClusterTest do
       second = agreed(nodes)
 
       # Silent, then back.
-      failover("SIGSTOP", @mix, nodes, second, fn -> start_supervised!({Support.Frozen, second.os_pid}) end)
-      stop_supervised!({Support.Frozen, second.os_pid})
+      failover("SIGSTOP", @mix, nodes, second, fn ->
+        start_supervised!({Tiebeam.Test.Pause, second.os_pid})
+      end)
+
+      stop_supervised!({Tiebeam.Test.Pause, second.os_pid})
       third = agreed(nodes)
 
       # Gone for good.

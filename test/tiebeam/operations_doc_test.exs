@@ -9,4 +9,5 @@ defmodule Tiebeam.OperationsDocTest do
 
   doctest Tiebeam.Metrics
   doctest Tiebeam.Plug.Health
+  doctest Tiebeam.Test
 end
