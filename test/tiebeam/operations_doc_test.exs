@@ -7,6 +7,7 @@ defmodule Tiebeam.OperationsDocTest do
     :ok
   end
 
+  doctest Tiebeam.Capabilities
   doctest Tiebeam.Metrics
   doctest Tiebeam.Plug.Health
   doctest Tiebeam.Test

@@ -103,7 +103,7 @@ pub(crate) struct NodeArguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Be a node only, no member of a cluster.
-    #[arg(long, conflicts_with_all = ["cluster", "profile", "evict", "metadata", "voters", "expect", "data_dir"])]
+    #[arg(long, conflicts_with_all = ["cluster", "profile", "evict", "metadata", "capability", "voters", "expect", "data_dir"])]
     pub(crate) no_cluster: bool,
     /// How fast the cluster notices what happens; the same on all members.
     #[arg(long, value_enum, default_value_t = Profile::Lan)]
@@ -115,6 +115,9 @@ pub(crate) struct NodeArguments {
     /// What this node tells the others about itself, at most 512 bytes.
     #[arg(long, value_name = "TEXT")]
     pub(crate) metadata: Option<String>,
+    /// Announce that this node can do something, as `Tiebeam.Capabilities` does; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) capability: Vec<String>,
     /// Serve a status page, JSON at /status, metrics for Prometheus at /metrics and /health over HTTP; the port may be 0. Whoever
     /// reaches the address can read it.
     #[arg(long, value_name = "IP:PORT")]

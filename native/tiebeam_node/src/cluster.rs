@@ -53,6 +53,7 @@
 //! `{:stalled, milliseconds}`, `{:health, multiplier}`, `{:broadcast, node, binary}`, and `{:missed, count}` after a time
 //! in which the link to the subscriber was busy.
 
+mod capability;
 mod claim;
 mod config;
 mod dials;
@@ -106,6 +107,7 @@ use crate::cluster::watched::Watched;
 use crate::error::SpawnError;
 use crate::node::{Node, NodeEvent};
 
+pub use capability::{Announced, Announcement, Capabilities};
 pub(crate) use claim::{ClaimGuard, Claims, Wanted, lost_claim};
 pub use config::{ClusterConfig, ClusterError, Voters};
 pub use event::{ClusterEvent, ClusterEvents};

@@ -53,11 +53,11 @@ pub use actor_ref::{ActorRef, BatchReport};
 pub use backoff::{Backoff, Jitter, Pauses};
 pub use circuit_breaker::{BreakerError, BreakerSettings, BreakerState, CircuitBreaker};
 pub use cluster::{
-    ClusterConfig, ClusterError, ClusterEvent, ClusterEvents, ClusterHandle, CommandError,
-    Conflict, Consistency, Expected, Groups, Kv, KvChange, KvChanges, KvEntry, KvValue, Leader,
-    LeaderChange, LeaderChanges, LeadershipError, LockGuard, LockHolder, Locks, Name,
-    RegisterOptions, Registration, Registry, RegistryError, RegistryEvent, RegistryEvents,
-    StrongNames, StrongRegistration, Token, Voters,
+    Announced, Announcement, Capabilities, ClusterConfig, ClusterError, ClusterEvent,
+    ClusterEvents, ClusterHandle, CommandError, Conflict, Consistency, Expected, Groups, Kv,
+    KvChange, KvChanges, KvEntry, KvValue, Leader, LeaderChange, LeaderChanges, LeadershipError,
+    LockGuard, LockHolder, Locks, Name, RegisterOptions, Registration, Registry, RegistryError,
+    RegistryEvent, RegistryEvents, StrongNames, StrongRegistration, Token, Voters,
 };
 pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
 pub use epmd::EpmdMode;

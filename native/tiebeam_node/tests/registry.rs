@@ -827,3 +827,47 @@ async fn names_of_global_are_seen_in_a_scope_of_their_own() {
     assert_eq!(reply, Term::from(process.pid()));
     a.stop().await;
 }
+
+/// A rolling upgrade: the gate opens when the last node has what is new, and a node that goes or takes it back counts.
+#[tokio::test]
+async fn what_all_nodes_can_do_is_known_everywhere() {
+    let ([a, b], [on_a, on_b]) = pair().await;
+    let (here, there) = (on_a.capabilities().version("1.4.0"), on_b.capabilities());
+    assert_eq!(here.of(A), None);
+    let first = here.announce(["orders.v2", "other"]).await.unwrap();
+    assert_eq!(here.nodes("orders.v2").len(), 1);
+    assert!(!here.everywhere("orders.v2"));
+    let missing = here.missing("orders.v2");
+    assert_eq!(
+        missing.iter().map(|node| node.as_str()).collect::<Vec<_>>(),
+        [B]
+    );
+
+    let second = there.announce(["orders.v2"]).await.unwrap();
+    let mut events = on_a.groups().subscribe();
+    let open = async {
+        while !here.everywhere("orders.v2") {
+            events.recv().await.expect("a driver");
+        }
+    };
+    within("the gate", open).await;
+    let said = here.of(A).unwrap();
+    assert_eq!(said.version.as_deref(), Some("1.4.0"));
+    assert_eq!(said.tiebeam, env!("CARGO_PKG_VERSION"));
+    assert_eq!(said.capabilities.len(), 2);
+    assert!(!here.everywhere("other"));
+
+    // What is announced beside it is not in its way.
+    let more = here.announce(["more"]).await.unwrap();
+    assert_eq!(here.of(A).unwrap().capabilities.len(), 3);
+    drop(first);
+    let closed = async {
+        while here.everywhere("orders.v2") {
+            events.recv().await.expect("a driver");
+        }
+    };
+    within("the gate that closes", closed).await;
+    assert!(here.of(A).unwrap().capabilities.contains("more"));
+    drop((second, more));
+    stop([a, b]).await;
+}

@@ -70,6 +70,11 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     if let (true, Some(cluster)) = (arguments.fixture, &cluster) {
         fixture::host_member(&node, cluster);
     }
+    let mut announced = None;
+    if let (Some(cluster), false) = (&cluster, arguments.capability.is_empty()) {
+        let capabilities = cluster.capabilities();
+        announced = Some(capabilities.announce(arguments.capability).await?);
+    }
     node.keep_connected(peers);
     for discover in arguments.discover {
         discover.start(&node);
@@ -99,6 +104,7 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     if let Some(cluster) = cluster {
         cluster.leave().await;
     }
+    drop(announced);
     node.stop().await;
     Ok(())
 }
