@@ -14,7 +14,16 @@ defmodule ExamplesTest.Readme do
 
   @doc "What is to be typed into terminals, in order: words. The last one is what the promise is of."
   def commands(text) do
-    for [command] <- Regex.scan(~r/^(?:cargo|elixir|iex) .*$/m, text), do: String.split(command)
+    for [command] <- Regex.scan(~r/^(?:[A-Z_]+=\S+ )*(?:cargo|elixir|iex) .*$/m, text),
+        do: String.split(command)
+  end
+
+  @doc "Splits off the variables that a command begins with, as in a shell."
+  def variables(words) do
+    {variables, words} = Enum.split_while(words, &(&1 =~ ~r/^[A-Z_]+=/))
+
+    {for(variable <- variables, into: %{}, do: variable |> String.split("=", parts: 2) |> List.to_tuple()),
+     words}
   end
 
   @doc "What the block of this language says."
@@ -70,13 +79,18 @@ for {name, text} <- ExamplesTest.Readme.all() do
       end
     end
 
-    defp start(["cargo", "run" | words], env) do
+    defp start(words, env) do
+      {variables, words} = Readme.variables(words)
+      start_command(words, Map.merge(env, variables))
+    end
+
+    defp start_command(["cargo", "run" | words], env) do
       [example | arguments] = words |> Enum.drop_while(&(&1 != "--example")) |> Enum.drop(1)
       start_program(program(example), arguments, env)
     end
 
     # As the README says, but for the package, which is compiled, and epmd, which runs.
-    defp start(["elixir" | words], env) do
+    defp start_command(["elixir" | words], env) do
       {options, ["-S", "mix", "run" | arguments]} = Enum.split_while(words, &(&1 != "-S"))
       mix = ["-S", "mix", "run", "--no-compile", "--no-deps-check" | arguments]
       start_program("elixir", options ++ ["--erl", "-start_epmd false" | mix], env)
