@@ -29,6 +29,7 @@ mod circuit_breaker;
 mod cluster;
 mod config;
 mod connection;
+mod correlated;
 pub mod discovery;
 pub mod epmd;
 mod error;
@@ -60,6 +61,7 @@ pub use cluster::{
     RegistryEvent, RegistryEvents, StrongNames, StrongRegistration, Token, Voters,
 };
 pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
+pub use correlated::Correlated;
 pub use epmd::EpmdMode;
 pub use error::{CallError, RpcError, SendError, SpawnError};
 pub use function::{Args, Exception};
