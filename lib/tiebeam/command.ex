@@ -96,10 +96,12 @@ defmodule Tiebeam.Command do
   @margin 1_000
 
   # Descriptor 3 is the input, which only the watcher of a program reads; on 4 the shell says how far it is. Programs get neither.
+  # What `:stop` writes is drained: when the VM is gone there is nobody to read it, and it must not fail for that.
   # There is no group yet when a signal comes before `setsid` has made it; without `setsid` there never is.
   @functions """
   exec 3<&0 4>&1 </dev/null
   quiet() { "$@" 2>/dev/null; }
+  drain() { quiet cat; cat >/dev/null; }
   tell() { quiet kill -s "$1" -- "-$child" || quiet kill -s "$1" "$child"; }
   guarded() {
     started=$1
@@ -422,7 +424,7 @@ defmodule Tiebeam.Command do
         else: "say 0\nwhile read -r signal <&3; do if [ \"$signal\" = TERM ]; then break; fi; done\n"
       ),
       "ended=$status\nelse ended=$status\nfi\n",
-      if(options.stop, do: [quoted(options.stop), " 3<&- 4>&-\n"], else: ""),
+      if(options.stop, do: [quoted(options.stop), " 3<&- 4>&- 2>&1 | drain\n"], else: ""),
       "exit $ended\n"
     ]
   end

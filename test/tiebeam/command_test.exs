@@ -74,7 +74,7 @@ defmodule Tiebeam.CommandTest do
     options = [
       run: @stubborn,
       start: "echo 1 >started",
-      stop: ["sh", "-c", "echo $TIEBEAM_TOKEN >stopped"],
+      stop: ["sh", "-c", "echo I && echo stop && echo $TIEBEAM_TOKEN >stopped"],
       token: 3
     ]
 
