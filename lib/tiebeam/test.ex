@@ -60,7 +60,7 @@ defmodule Tiebeam.Test do
 
   # A busy machine takes seconds to start a VM.
   @start_timeout 120_000
-  @call_timeout 30_000
+  @call_timeout 60_000
 
   # How long what is asserted may take, if nothing else is said, in milliseconds.
   @within 5_000
@@ -206,8 +206,6 @@ defmodule Tiebeam.Test do
         |> Map.put(:restart, :temporary)
       )
 
-    os_pid = Command.os_pid(command)
-
     eventually(
       fn -> not Process.alive?(command) or Enum.any?(Agent.get(lines, & &1), &(&1 =~ options.ready)) end,
       within: @start_timeout
@@ -218,7 +216,13 @@ defmodule Tiebeam.Test do
       ExUnit.Assertions.flunk("#{name} ended before it was ready:\n#{output}")
     end
 
-    %Node{node: name, kind: :rust, cookie: cookie, process: command, os_pid: os_pid}
+    %Node{
+      node: name,
+      kind: :rust,
+      cookie: cookie,
+      process: command,
+      os_pid: Command.os_pid(command)
+    }
   end
 
   defp rust_args(%{args: args} = options, name, cookie) when is_function(args, 1),

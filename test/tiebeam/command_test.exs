@@ -48,7 +48,7 @@ defmodule Tiebeam.CommandTest do
         script =
           "trap 'echo bye | tee bye; exit 0' TERM; echo \"token $TIEBEAM_TOKEN of $WHO\" | tee hi; while :; do sleep 0.05; done"
 
-        command = start([run: script, token: 7, env: %{"WHO" => "it's me"}], context)
+        command = start([run: script, token: 7, env: %{"WHO" => "it's me"}, grace: 60_000], context)
         assert written(context, "hi") == "token 7 of it's me"
         os_pid = Command.os_pid(command)
         assert running?(os_pid)
@@ -159,6 +159,8 @@ defmodule Tiebeam.CommandTest do
         run: ["sleep", "1000"],
         check: "test ! -e ill",
         check_interval: 10,
+        # A machine that is busy.
+        check_timeout: 60_000,
         check_failures: 2,
         stop: "echo 1 >stopped",
         cd: context.folder
