@@ -8,10 +8,10 @@
 
 %% How many rounds one set of nodes lives through.
 -define(ROUNDS_A_PASS, 10).
-%% Nothing takes longer but what has to wait for net ticks, which take 45 to 75 s.
+%% Nothing takes longer, in milliseconds, but what has to wait for net ticks, which take 45 to 75 s.
 -define(LONGEST, 60000).
 -define(NET_TICKS, 90000).
-%% How long the nodes are left alone before a leader is killed: they all have voted again, and nobody waits for anybody.
+%% How long the nodes are left alone before something happens: all follow the leader again, and nobody waits for anybody.
 -define(QUIET, 600).
 
 main() ->
@@ -203,12 +203,10 @@ victim(#{subject := #{leads := Leads} = Subject} = Cluster) ->
 
 leader_of_kind(Kind, Cluster) ->
     Leader = agreed(leader, Cluster),
-    case of_kind(Kind, Cluster) of
-        [Wanted | _] = All ->
-            case lists:member(Leader, All) of
-                true -> Leader;
-                false -> _refused = ask(Leader, {lead, Wanted}), leader_of_kind(Kind, Cluster)
-            end
+    [Wanted | _] = All = of_kind(Kind, Cluster),
+    case lists:member(Leader, All) of
+        true -> Leader;
+        false -> _refused = ask(Leader, {lead, Wanted}), leader_of_kind(Kind, Cluster)
     end.
 
 %% Those that wait take turns.
@@ -367,7 +365,8 @@ cell(none) -> io_lib:format("~12s", ["-"]);
 cell(Value) when Value >= 100 -> io_lib:format("~12b", [round(Value)]);
 cell(Value) -> io_lib:format("~12.2f", [float(Value)]).
 
-%% A killed node's connections end, so that the others know at once; a frozen one says nothing.
+%% The goals of the profile `lan`, in milliseconds. A killed node's connections end, so that the others know at once; a frozen one
+%% says nothing.
 verdicts(Names, Lines) ->
     Goals = [
         {{kill, write}, p50, 100}, {{kill, write}, p99, 1000}, {{freeze, write}, p50, 350}, {{freeze, write}, p99, 1000},
