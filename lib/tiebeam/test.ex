@@ -75,6 +75,7 @@ defmodule Tiebeam.Test do
     cookie: nil,
     children: [],
     applications: [],
+    config: [],
     env: %{},
     args: [],
     logger_level: :emergency
@@ -98,7 +99,8 @@ defmodule Tiebeam.Test do
 
   - `:name` - such as `:"a@127.0.0.1"`. Default: one of its own, which begins with `:prefix`.
   - `:cookie` - an atom. Default: one for all nodes of this VM.
-  - `:applications` - are started, with `:tiebeam`.
+  - `:applications` - are started, with `:tiebeam`. Each has the environment that it has in the VM of the tests: a node reads no `config/*.exs`.
+  - `:config` - more of that, such as `[my_app: [port: 0]]`.
   - `:children` - child specifications, started under a supervisor of their own in this order, and stopped in good order by `stop_node/1`.
   - `:env` - variables, a map of strings; `:args` - more arguments of `erl`, strings.
   - `:logger_level` - of the messages that it writes to the output of the tests. Default: `:emergency`.
@@ -146,6 +148,13 @@ defmodule Tiebeam.Test do
     os_pid = peer |> :peer.call(:os, :getpid, []) |> List.to_integer()
     node = %Node{node: name, kind: :beam, cookie: cookie, process: peer, os_pid: os_pid}
 
+    configure(
+      node,
+      for(application <- options.applications, do: {application, Application.get_all_env(application)})
+    )
+
+    configure(node, options.config)
+
     for application <- [:tiebeam | options.applications],
         do: {:ok, _} = call(node, Application, :ensure_all_started, [application])
 
@@ -159,6 +168,9 @@ defmodule Tiebeam.Test do
     with {:ok, peer, _node} <- :peer.start_link(options), do: {:ok, peer}
   end
 
+  # Before an application is loaded, and to stay when it is.
+  defp configure(node, config), do: call(node, Application, :put_all_env, [config, [persistent: true]])
+
   # On the node, where it outlives the call.
   @doc false
   def start_supervisor do
@@ -168,13 +180,13 @@ defmodule Tiebeam.Test do
   end
 
   @doc """
-  Starts a Rust node, and waits until it says that it is ready. Options as for `start_node/1`, but for `:children`, `:applications` and `:logger_level`, and:
+  Starts a Rust node, and waits until it says that it is ready. The options `:name`, `:cookie` and `:env` are those of `start_node/1`. Others:
 
   - `:program` - the path of the program `tiebeam`, or of one of your own. Required.
   - `:args` - more arguments; or a function of `%{node: node, cookie: cookie, join: nodes}` that answers all of them, for a program of your own. Such a program finds
     its epmd by the variable `ERL_EPMD_PORT`, as every node does.
   - `:join` - the nodes that it looks for, or their names.
-  - `:ready` - what the line begins with that says it is ready, a regular expression. Default: that of `tiebeam node`.
+  - `:ready` - matches the line that says it is ready, a regular expression. Default: that of `tiebeam node`.
   """
   @spec start_rust_node(keyword) :: Node.t()
   def start_rust_node(options) do
@@ -243,7 +255,7 @@ defmodule Tiebeam.Test do
   - `:options` - other options of `Tiebeam.start_link/1`. `voters: :all` names all of these nodes. The profile is `:fast`, if nothing else is said.
   - `:children` - are started on each BEAM node after the cluster.
   - `:program` - of the Rust nodes; `:rust_args` - more arguments of theirs. Required where there are Rust nodes.
-  - `:applications`, `:env`, `:args`, `:logger_level` - as for `start_node/1`.
+  - `:cookie`, `:applications`, `:config`, `:env`, `:args`, `:logger_level` - as for `start_node/1`; but for the first one they are those of the BEAM nodes.
   """
   @spec start_cluster(pos_integer | [:beam | :rust], keyword) :: [Node.t()]
   def start_cluster(kinds, options) do
@@ -271,6 +283,7 @@ defmodule Tiebeam.Test do
               name: node,
               program: cluster[:program],
               join: settings[:join] -- [node],
+              cookie: node_options[:cookie],
               args: args
             )
         end

@@ -69,6 +69,18 @@ defmodule Tiebeam.TestKitTest do
     eventually(fn -> call(a, Tiebeam, :member, [Kit, again.node]).status == :left end, @soon)
   end
 
+  test "a node has the environment of its applications, and what it is given beside" do
+    Application.put_env(:tiebeam, :in_the_test, 1)
+    on_exit(fn -> Application.delete_env(:tiebeam, :in_the_test) end)
+    config = [an_application: [given: 2]]
+    a = start_node(applications: [:tiebeam], config: config, env: %{"GIVEN" => "3"}, args: ["-given", "4"])
+    assert call(a, Application, :get_env, [:tiebeam, :in_the_test]) == 1
+    assert call(a, Application, :get_env, [:an_application, :given]) == 2
+    assert call(a, System, :get_env, ["GIVEN"]) == "3"
+    assert call(a, :init, :get_argument, [:given]) == {:ok, [[~c"4"]]}
+    assert_raise ArgumentError, fn -> call(a, String, :to_existing_atom, ["no_such_atom_anywhere_at_all"]) end
+  end
+
   test "what is not so is told with what is" do
     a = start_node(children: [{Tiebeam, name: Kit}])
 
