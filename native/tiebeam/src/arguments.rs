@@ -118,8 +118,8 @@ pub(crate) struct NodeArguments {
     /// Announce that this node can do something, as `Tiebeam.Capabilities` does; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub(crate) capability: Vec<String>,
-    /// Serve a status page, JSON at /status, metrics for Prometheus at /metrics and /health over HTTP; the port may be 0. Whoever
-    /// reaches the address can read it.
+    /// Serve a status page, JSON at /status, metrics for Prometheus at /metrics, /health and /ready over HTTP; the port may be 0.
+    /// Whoever reaches the address can read it.
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) http: Option<SocketAddr>,
     /// Host the services that conformance tests call.

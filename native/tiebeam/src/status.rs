@@ -21,14 +21,17 @@ const UNWELL: u32 = 4;
 pub(crate) struct Source {
     node: Node,
     cluster: Option<ClusterHandle>,
+    /// Whether it was told who votes, and so needs a leader.
+    led: bool,
     begin: Instant,
 }
 
 impl Source {
-    pub(crate) fn new(node: Node, cluster: Option<ClusterHandle>) -> Self {
+    pub(crate) fn new(node: Node, cluster: Option<ClusterHandle>, led: bool) -> Self {
         Self {
             node,
             cluster,
+            led,
             begin: Instant::now(),
         }
     }

@@ -35,6 +35,7 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     if let Some(tls) = &mut config.tls {
         tls.require_client_certificate = arguments.tls_require_client_cert;
     }
+    let led = !arguments.voters.is_empty() || arguments.expect.is_some();
     let ended = ended()?;
     let status = match arguments.http {
         Some(address) => Some(Server::bind(address).await?),
@@ -84,7 +85,7 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
         match status {
             Some(server) => {
                 say(format_args!("http://{}/", server.address()))?;
-                let source = Source::new(node.clone(), cluster.clone());
+                let source = Source::new(node.clone(), cluster.clone(), led);
                 server.serve(source).await
             }
             None => pending().await,

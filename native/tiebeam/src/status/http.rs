@@ -51,6 +51,7 @@ impl Server {
             .route("/status", get(status))
             .route("/metrics", get(text))
             .route("/health", get(health))
+            .route("/ready", get(ready))
             .with_state(source);
         Ok(axum::serve(self.listener, router).await?)
     }
@@ -74,10 +75,29 @@ async fn text(State(source): State<Source>) -> Response {
 /// 200 while the node is a good part of its cluster, else 503 and why not. A node without a cluster is well as long as it answers.
 async fn health(State(source): State<Source>) -> impl IntoResponse {
     let cluster = source.read().cluster;
-    match cluster.and_then(|cluster| cluster.health.trouble) {
+    verdict(cluster.and_then(|cluster| cluster.health.trouble))
+}
+
+/// The same for who sends it work: it must also be a member, and know of a leader where there is to be one.
+async fn ready(State(source): State<Source>) -> impl IntoResponse {
+    let status = source.read();
+    let why = status.cluster.and_then(|cluster| {
+        let mut members = cluster.members.iter();
+        let member = members.any(|member| member.node == status.node && member.status == "alive");
+        cluster.health.trouble.or(match member {
+            false => Some("is no member at present"),
+            true if source.led && cluster.leader.is_none() => Some("knows of no leader"),
+            true => None,
+        })
+    });
+    verdict(why)
+}
+
+fn verdict(why: Option<&'static str>) -> impl IntoResponse {
+    match why {
         None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(trouble) => {
-            let why = format!("this node {trouble}\n");
+        Some(why) => {
+            let why = format!("this node {why}\n");
             (StatusCode::SERVICE_UNAVAILABLE, why)
         }
     }

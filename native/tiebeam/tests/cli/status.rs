@@ -99,6 +99,24 @@ fn a_node_without_a_cluster_has_a_status_too() {
     assert_eq!(body, "ok\n");
 }
 
+/// A balancer sends no work to a node that cannot do it: not before there is a leader, where nodes were named that vote.
+#[test]
+fn a_node_is_ready_once_it_knows_of_a_leader() {
+    let host = Host::new();
+    let voters = ["--voters", "a@127.0.0.1,b@127.0.0.1"];
+    let (_a, page) = with_page(&host, "a@127.0.0.1", &voters);
+    until(&page, |status| alive(status) == 1);
+    let (head, body) = get(&page, "/ready");
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(body, "this node knows of no leader\n");
+    assert!(get(&page, "/health").0.starts_with("HTTP/1.1 200 "));
+
+    let join = [&["--join", "a@127.0.0.1"], &voters[..]].concat();
+    let _b = host.node("b@127.0.0.1", &join);
+    until(&page, |status| !status["cluster"]["leader"].is_null());
+    assert!(get(&page, "/ready").0.starts_with("HTTP/1.1 200 "));
+}
+
 /// In the words of the OpenMetrics format: a type for each metric, `_total` behind counters, and an end.
 #[test]
 fn metrics_are_those_of_prometheus() {
