@@ -255,10 +255,44 @@ defmodule Tiebeam.Native do
   @spec rank(key :: binary, [node]) :: [node]
   def rank(_key, _nodes), do: :erlang.nif_error(:nif_not_loaded)
 
-  @doc "Which slots a node should let go of, and which it should ask for. Runs on a dirty scheduler."
-  @spec plan(name :: binary, most :: non_neg_integer, holders :: [node | nil], [node], me :: node) ::
-          {release :: [non_neg_integer], acquire :: [non_neg_integer]}
-  def plan(_name, _most, _holders, _nodes, _me), do: :erlang.nif_error(:nif_not_loaded)
+  @typedoc "What a node sees of a task: see `Tiebeam.Placement.View`."
+  @type view ::
+          {name :: binary, most :: pos_integer, policy, holders :: [node | nil],
+           participants :: [participant]}
+
+  @type policy ::
+          {on :: [node] | nil, label :: [label], avoid :: [label], prefer :: [label],
+           {threshold :: non_neg_integer, max_concurrent :: pos_integer, cooldown :: non_neg_integer}}
+
+  @type participant ::
+          {node, weight :: pos_integer, [label], draining :: boolean, cordoned :: boolean,
+           pinned :: [non_neg_integer]}
+
+  @type label :: {key :: binary, value :: binary}
+
+  @typedoc "What a node remembers between its turns; the time is in milliseconds."
+  @type moves :: {last :: non_neg_integer | nil, under_way :: [non_neg_integer], by_hand :: boolean}
+
+  @doc "What a node should let go of and ask for, when it has more to do, and what it remembers. Runs on a dirty scheduler."
+  @spec turn(view, me :: node, now :: non_neg_integer, moves, by_hand :: boolean) ::
+          {release :: [non_neg_integer], acquire :: [non_neg_integer], again :: non_neg_integer | nil, moves}
+  def turn(_view, _me, _now, _moves, _by_hand), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "How many slots have yet to change their place, those that nobody holds included. Runs on a dirty scheduler."
+  @spec unsettled(view) :: non_neg_integer
+  def unsettled(_view), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "The nodes that may have slots, in order."
+  @spec eligible(view) :: [node]
+  def eligible(_view), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "The nodes that follow a slot, at most so many."
+  @spec followers(view, slot :: non_neg_integer, most :: non_neg_integer) :: [node]
+  def followers(_view, _slot, _most), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "The slots that a node follows, where each has so many followers. Runs on a dirty scheduler."
+  @spec followed(view, me :: node, most :: non_neg_integer) :: [non_neg_integer]
+  def followed(_view, _me, _most), do: :erlang.nif_error(:nif_not_loaded)
 
   @doc "Closes the disk; it can be opened again at once."
   @spec store_close(store) :: :ok

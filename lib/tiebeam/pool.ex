@@ -35,7 +35,9 @@ defmodule Tiebeam.Pool do
     Its `:restart` has no meaning: a worker that ends is started again. Required.
   - `:mode` - `:spread`, the default, unless there is `:replicas`.
   - `:replicas` - how many workers, at most 4,096, one per node at most. The same on all nodes.
-  - `:away_from` - with `:replicas`, the name of another pool: no worker is on a node that has a worker of that one.
+  - `:weight`, `:labels` - see `Tiebeam.Placement`.
+  - `:placement`, `:rebalance` - with `:replicas`, see `Tiebeam.Placement`. The same on all nodes.
+  - `:away_from` - with `:replicas`, the name of another pool: no worker is on a node that has a worker of that one. It may also stand in `:placement`.
   - `:settle` - for how many milliseconds nothing must have changed before a node takes a place, or leaves it. Default: 500.
   - `:start_timeout` - how long a worker may take to start, in milliseconds or `:infinity`. Default: 30,000.
   - `:release_timeout` - how long a worker may take to stop, whatever its `:shutdown` says; then it is killed. Default: 5,000.
@@ -89,6 +91,10 @@ defmodule Tiebeam.Pool do
     child: nil,
     mode: nil,
     replicas: nil,
+    weight: 100,
+    labels: %{},
+    placement: [],
+    rebalance: [],
     away_from: nil,
     settle: 500,
     start_timeout: 30_000,
@@ -114,9 +120,12 @@ defmodule Tiebeam.Pool do
     slots = slots!(options)
     child!(options.child)
 
-    if options.away_from != nil and slots == :local do
+    policy = Placement.policy!(away!(options))
+
+    for {key, default} <- [placement: [], rebalance: [], away_from: nil],
+        options[key] != default and slots == :local do
       raise ArgumentError,
-            "the option :away_from needs the option :replicas: with mode: :spread there is a worker on each node"
+            "the option #{inspect(key)} needs the option :replicas: with mode: :spread there is a worker on each node"
     end
 
     runner = struct!(Runner, Map.take(options, [:child, :max_restarts, :max_seconds]))
@@ -137,8 +146,18 @@ defmodule Tiebeam.Pool do
       max_restarts: 0,
       max_seconds: 1,
       metadata: %{},
-      away_from: options.away_from
+      policy: policy,
+      says: Placement.says!(options)
     })
+  end
+
+  # It was there before the option `:placement`.
+  defp away!(%{away_from: nil} = options), do: options
+
+  defp away!(%{away_from: pool, placement: placement} = options) do
+    if is_list(placement) and List.keymember?(placement, :away_from, 0),
+      do: raise(ArgumentError, "away_from: is given twice, as an option and in :placement"),
+      else: %{options | placement: [{:away_from, pool} | List.wrap(placement)]}
   end
 
   defp slots!(%{mode: mode, replicas: nil}) when mode in [nil, :spread], do: :local
@@ -276,7 +295,7 @@ defmodule Tiebeam.Pool do
   The worker leaves the group first, so that others find it no more once they hear of that. One that traps exits serves what it was sent before it is told to stop.
   """
   @spec drain(t, timeout) :: :ok | {:error, :not_started}
-  def drain({cluster, name}, timeout \\ 30_000), do: Placement.drain(cluster, :pool, name, timeout)
+  def drain({cluster, name}, timeout \\ 30_000), do: Manager.drain(cluster, :pool, name, timeout)
 
   defp options!(options, defaults) do
     options = Leadership.options!(options, defaults)

@@ -30,6 +30,16 @@ defmodule Tiebeam.Ring do
   nodes are four each, and when one of these leaves, six each. Only the partitions that must move do: the others keep their owner.
   A partition is released by its old owner before the new one has it.
 
+  Nodes with a greater `:weight` have more, `:placement` says which nodes may have any, and `:rebalance` how fast they move. An operator moves
+  partitions, cordons nodes and drains them with `Tiebeam.Placement`.
+
+  ## Followers
+
+  With `followers: r`, `r` nodes follow each partition: those that are most meant for it, of the nodes that may have it and do not own it.
+  `c:on_follow/2` and `c:on_unfollow/2` tell a node, in a process of their own; what it does with that, such as to keep a copy, is the handler's. Nothing is agreed
+  upon: nodes that see the same members say the same, on each side of a split others may follow, and for a moment more or fewer than `r` nodes may. The owner
+  asks for them with `followers/2`. When an owner is lost, a follower often becomes the next one, but an even spread comes first.
+
   ## What is promised
 
   Of two nodes whose clocks run alike at most one owns a partition: an owner has a claim of the cluster's group, as the active
@@ -45,7 +55,9 @@ defmodule Tiebeam.Ring do
   - `:partitions` - how many, at most 4,096. The same on all nodes: while it differs nothing is moved. Several times the number of nodes,
     and not changed later, for that gives keys other partitions. Required.
   - `:handler` - a module with the callbacks, or `{module, argument}`. Required.
+  - `:followers` - how many nodes follow each partition. The same on all nodes. Default: 0.
   - `:settle` - for how many milliseconds nothing must have changed before partitions move. Default: 500.
+  - `:weight`, `:labels`, `:placement`, `:rebalance` - see `Tiebeam.Placement`.
   - `:own_timeout` - how long `c:on_own/3` may take, in milliseconds or `:infinity`. Default: 30,000.
   - `:release_timeout` - how long `c:on_release/3` may take, with the calls before it. Default: 5,000.
   - `:lost_timeout` - how long it may take when the claim is lost. Less than an eighth of the cluster's `:session_ttl`, for that is how much sooner the
@@ -54,10 +66,10 @@ defmodule Tiebeam.Ring do
     node more often than so many times in so many seconds, the ring on this node ends, and its supervisor decides. Default: 3 in 5.
   """
 
-  alias Tiebeam.{Leader, Leadership, Placement, Registry}
-  alias Tiebeam.Placement.Manager
+  alias Tiebeam.{Leader, Leadership, Native, Placement, Registry}
+  alias Tiebeam.Placement.{Manager, View}
   alias Tiebeam.Registry.Name
-  alias Tiebeam.Ring.Partition
+  alias Tiebeam.Ring.{Follower, Partition}
 
   @typedoc "A ring: the local name of its cluster, and its own."
   @type t :: {Tiebeam.name(), Registry.name()}
@@ -100,6 +112,12 @@ defmodule Tiebeam.Ring do
   @doc "Any other message to the process of a partition. By default it is dropped."
   @callback handle_info(partition, message :: term, state :: term) :: {:noreply, state :: term}
 
+  @doc "This node follows the partition from now on. Needs the option `:followers`. By default nothing is done; nor by `c:on_unfollow/2`."
+  @callback on_follow(partition, argument :: term) :: term
+
+  @doc "This node does not follow the partition any more; maybe it owns it."
+  @callback on_unfollow(partition, argument :: term) :: term
+
   @doc false
   defmacro __using__(_options) do
     quote do
@@ -122,6 +140,12 @@ defmodule Tiebeam.Ring do
       @impl Tiebeam.Ring
       def handle_info(_partition, _message, state), do: {:noreply, state}
 
+      @impl Tiebeam.Ring
+      def on_follow(_partition, _argument), do: :ok
+
+      @impl Tiebeam.Ring
+      def on_unfollow(_partition, _argument), do: :ok
+
       defoverridable Tiebeam.Ring
     end
   end
@@ -131,6 +155,11 @@ defmodule Tiebeam.Ring do
     name: nil,
     partitions: nil,
     handler: nil,
+    followers: 0,
+    weight: 100,
+    labels: %{},
+    placement: [],
+    rebalance: [],
     settle: 500,
     own_timeout: 30_000,
     release_timeout: 5_000,
@@ -158,6 +187,12 @@ defmodule Tiebeam.Ring do
             "the option :partitions must be a number from 1 to #{Placement.max_slots()}, got: #{inspect(partitions)}"
     end
 
+    followers = options.followers
+
+    unless is_integer(followers) and followers in 0..Placement.max_slots() do
+      raise ArgumentError, "the option :followers must be a number, got: #{inspect(followers)}"
+    end
+
     Manager.start_link(%Manager{
       cluster: options.cluster,
       kind: :ring,
@@ -171,8 +206,12 @@ defmodule Tiebeam.Ring do
       lost_timeout: options.lost_timeout,
       max_restarts: options.max_restarts,
       max_seconds: options.max_seconds,
-      metadata: %{partitions: partitions},
-      away_from: nil
+      metadata:
+        Map.merge(%{partitions: partitions}, if(followers > 0, do: %{followers: followers}, else: %{})),
+      policy: Placement.policy!(options),
+      says: Placement.says!(options),
+      followers: followers,
+      follower: if(followers > 0, do: fn -> Follower.start_link(module, argument) end)
     })
   end
 
@@ -270,8 +309,13 @@ defmodule Tiebeam.Ring do
     with count when count != nil <- count(ring), do: Placement.partition(key, count)
   end
 
-  defp count({cluster, name}) do
-    Enum.find_value(Manager.all(cluster, :ring, name), fn {_pid, meta} -> meta[:partitions] end)
+  defp count(ring), do: told(ring, :partitions)
+
+  defp told({cluster, name}, key) do
+    Enum.find_value(Manager.all(cluster, :ring, name), fn {_pid, meta} ->
+      number = meta[key]
+      if is_integer(number) and number in 1..Placement.max_slots(), do: number
+    end)
   end
 
   @doc """
@@ -308,40 +352,49 @@ defmodule Tiebeam.Ring do
   @spec members(t) :: [node]
   def members({cluster, name}), do: Manager.nodes(cluster, :ring, name)
 
-  @doc "Whether a partition has no owner, or one that does not take part, or some nodes have more than their share."
-  @spec rebalancing?(t) :: boolean
-  def rebalancing?({cluster, name} = ring) do
-    case {count(ring), members(ring)} do
-      {nil, _nodes} ->
-        false
-
-      {_count, []} ->
-        true
-
-      {count, nodes} ->
-        holders = for {slot, pid} <- Manager.holders(cluster, :ring, name), slot < count, do: node(pid)
-        shares = Map.merge(Map.new(nodes, &{&1, 0}), Enum.frequencies(holders))
-        {least, most} = shares |> Map.values() |> Enum.min_max()
-        length(holders) < count or map_size(shares) > length(nodes) or most - least > 1
+  @doc """
+  The nodes that follow a partition, the one that is most meant for it first: see [above](#module-followers). Empty if it has none.
+  """
+  @spec followers(t, partition) :: [node]
+  def followers(ring, partition) when is_integer(partition) and partition >= 0 do
+    case {count(ring), told(ring, :followers)} do
+      {count, followers} when count == nil or followers == nil or partition >= count -> []
+      {count, followers} -> Native.followers(view(ring, count), partition, followers)
     end
   end
 
   @doc """
-  Has all BEAM nodes look at once whether something must move, without the time `:settle`. They do so by themselves otherwise. Does not wait until it is done:
-  see `rebalancing?/1`.
+  Whether a partition has no owner, or one that may not have it, or has been moved and is not there yet, or some nodes have more than their
+  share. By the options of the ring on this node; where it does not take part, by the default ones.
   """
-  @spec rebalance(t) :: :ok
-  def rebalance({cluster, name}) do
-    for {pid, _meta} <- Manager.all(cluster, :ring, name), do: GenServer.cast(pid, :rebalance)
-    :ok
+  @spec rebalancing?(t) :: boolean
+  def rebalancing?(ring) do
+    with count when count != nil <- count(ring),
+         do: Native.unsettled(view(ring, count)) > 0,
+         else: (nil -> false)
   end
+
+  defp view({cluster, name}, count) do
+    members = Manager.all(cluster, :ring, name)
+    held = for {slot, pid} <- Manager.holders(cluster, :ring, name), into: %{}, do: {slot, node(pid)}
+    policy = Manager.policy(cluster, :ring, name)
+    participants = members |> View.participants() |> Map.drop(Manager.avoided(cluster, policy))
+    View.new({:ring, name}, count, count, policy, held, participants)
+  end
+
+  @doc """
+  Has all nodes of the ring move partitions until it is even, at once, as `Tiebeam.Placement.rebalance/1` does. They do so by themselves otherwise. Does not wait
+  until it is done: see `rebalancing?/1`.
+  """
+  @spec rebalance(t) :: :ok | {:error, Placement.error()}
+  def rebalance({cluster, name}), do: Placement.rebalance({cluster, {:ring, name}})
 
   @doc """
   Gives up all partitions of this node, in good order, and takes none any more until it is started again. Answers when they are given back; blocks
   for as long as the handlers take, at most `timeout` milliseconds, then exits like `GenServer.call/3`.
   """
   @spec drain(t, timeout) :: :ok | {:error, :not_started}
-  def drain({cluster, name}, timeout \\ 30_000), do: Placement.drain(cluster, :ring, name, timeout)
+  def drain({cluster, name}, timeout \\ 30_000), do: Manager.drain(cluster, :ring, name, timeout)
 
   defp check_key!(key) do
     with {:error, reason} <- Name.encode(key), do: raise(ArgumentError, Registry.describe(reason))

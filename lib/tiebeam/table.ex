@@ -7,7 +7,7 @@ defmodule Tiebeam.Table do
   # |---|---|
   # | names (has the cluster's name) | `{{scope, name}, pid, meta, owner or {:claim, caller}}`, `{{scope}, count}`, `{:process, atom, counter of claims, whether there may be any}`, `{:members, table}`, `{:groups, table}`, `{:agreed, table}`, `{:leader, node, term}`, `{:lease, term, until}` |
   # | groups | `{{scope, group, pid}, meta, owner}` |
-  # | members | `{node, member}`, `{{:vital, :health or :metrics}, map}`, `{{:option, key}, value}`, `{{:subscriber, pid}}`, `{{:watcher, pid}}`, `{{:choice, pid, scope, name}, on_conflict, resolve}` |
+  # | members | `{node, member}`, `{{:vital, :health or :metrics}, map}`, `{{:option, key}, value}`, `{{:subscriber, pid}}`, `{{:watcher, pid}}`, `{{:choice, pid, scope, name}, on_conflict, resolve}`, `{{:manager, kind, name}, {pid, policy}}` |
   # | agreed | `{{:key, binary}, revision, value}`, `{{:lock or :singleton or :name, name}, token, pid, meta}` |
   #
   # Those of names and groups are written by `Tiebeam.Registry.Driver`, what a group agreed on by `Tiebeam.Leadership.Driver`, which
@@ -97,6 +97,52 @@ defmodule Tiebeam.Table do
 
   @spec subscribers(atom) :: [pid]
   def subscribers(name), do: :ets.select(members_of(name), [{{{:subscriber, :"$1"}}, [], [:"$1"]}])
+
+  @doc "The manager of a ring or a pool on this node, which may have ended, and its policy."
+  @spec manager(atom, :ring | :pool, Tiebeam.Registry.name()) :: {pid, Tiebeam.Placement.Policy.t()} | nil
+  def manager(name, kind, task) do
+    case read(name, fn -> :ets.lookup(members_of(name), {:manager, kind, task}) end) do
+      [{_key, manager}] -> manager
+      [] -> nil
+    end
+  end
+
+  @doc "Puts the caller there, unless another one is there that runs."
+  @spec put_new_manager(atom, :ring | :pool, Tiebeam.Registry.name(), {pid, Tiebeam.Placement.Policy.t()}) ::
+          :ok | {:error, pid}
+  def put_new_manager(name, kind, task, {pid, _policy} = manager) do
+    members = read(name, fn -> members_of(name) end)
+    key = {:manager, kind, task}
+
+    case not :ets.insert_new(members, {key, manager}) and :ets.lookup(members, key) do
+      false ->
+        :ok
+
+      [{_key, {^pid, _policy}}] ->
+        :ok
+
+      [{_key, {other, _policy}} = row] ->
+        if Process.alive?(other) do
+          {:error, other}
+        else
+          # That one alone: another caller may have been faster.
+          :ets.delete_object(members, row)
+          put_new_manager(name, kind, task, manager)
+        end
+
+      [] ->
+        put_new_manager(name, kind, task, manager)
+    end
+  end
+
+  @spec delete_manager(atom, :ring | :pool, Tiebeam.Registry.name(), pid) :: :ok
+  def delete_manager(name, kind, task, pid) do
+    :ets.select_delete(members_of(name), [
+      {{{:manager, kind, :"$1"}, {pid, :_}}, [{:"=:=", :"$1", {:const, task}}], [true]}
+    ])
+
+    :ok
+  end
 
   @doc "Raises what a read of a cluster that is not there raises."
   @spec no_cluster!(term, Exception.stacktrace()) :: no_return

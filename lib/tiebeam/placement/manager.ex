@@ -5,22 +5,28 @@ defmodule Tiebeam.Placement.Manager do
   #
   # | name of | |
   # |---|---|
-  # | the group, in the scope `:default` | `{:tiebeam, kind, name}`; metadata is a map, with `draining: true` from those that take nothing any more |
+  # | the group, in the scope `:default` | `{:tiebeam, kind, name}`; metadata is a map: see `Tiebeam.Placement.Participant` |
   # | the claim of a slot, a singleton | `{kind, name, slot}`; its value is `{manager, %{}}` |
-  # | the task, for `Tiebeam.Placement.plan/5` | `{kind, name}` |
+  # | the task, for `Tiebeam.Placement.View` | `{kind, name}` |
   #
   # It looks at the tables now and then. When what it sees has not changed for `settle`, and there is a leader, it does what the plan
-  # says; the next plan waits until that is done. A slot is claimed before its runner starts, and given back after it ended.
+  # `turn` says; the next one waits until that is done. A slot is claimed before its runner starts, and given back after it ended.
   #
   # A runner is linked to this process and gets `{:release, reason}` when it must end, in any way. It is killed, and what it started,
   # if it takes longer than it may. A runner that ends by itself is started again, under the claim that it had.
+  #
+  # What an operator asks for are calls from any node, in both languages: `:rebalance`, `:cordon`, `:uncordon`, `:drain`, `{:pin, slot}`,
+  # `{:unpin, slot}`, `{:weight, n}` and `{:labels, map}`; the answer is `:ok` or `{:error, reason}`. But for the first they change what this
+  # node says of itself, which is forgotten when this process ends.
 
   use GenServer
 
   require Logger
 
-  alias Tiebeam.{Group, Leadership, Placement, Registry, Table}
+  alias Tiebeam.{Group, Leadership, Native, Registry, Table}
+  alias Tiebeam.Placement.{Participant, Policy, View}
   alias Tiebeam.Registry.Name
+  alias Tiebeam.Ring.Follower
 
   # How often it looks, in milliseconds: a fraction of the shortest time that others need to see that a node is gone.
   @look 100
@@ -36,12 +42,13 @@ defmodule Tiebeam.Placement.Manager do
   @farewell 2_000
 
   @enforce_keys [:cluster, :kind, :name, :slots, :most, :start, :settle, :start_timeout, :release_timeout] ++
-                  [:lost_timeout, :max_restarts, :max_seconds, :metadata, :away_from]
-  defstruct @enforce_keys
+                  [:lost_timeout, :max_restarts, :max_seconds, :metadata, :policy, :says]
+  defstruct @enforce_keys ++ [followers: 0, follower: nil]
 
   @typedoc """
   What it manages. `slots` is their number, or `:local` for one that needs no claim; `start` starts the runner of a slot under a
-  token, linked to the caller, and does not wait for code of the user: the runner tells `{:started, self()}` when that is through.
+  token, linked to the caller, and does not wait for code of the user: the runner tells `{:started, self()}` when that is through. `says` is what
+  the node says of itself at first, `metadata` what it says besides. `follower` starts a `Tiebeam.Ring.Follower`, if slots have `followers`.
   """
   @type t :: %__MODULE__{
           cluster: Tiebeam.name(),
@@ -57,19 +64,25 @@ defmodule Tiebeam.Placement.Manager do
           max_restarts: non_neg_integer,
           max_seconds: pos_integer,
           metadata: map,
-          away_from: Registry.name() | nil
+          policy: Policy.t(),
+          says: Participant.t(),
+          followers: non_neg_integer,
+          follower: (() -> pid) | nil
         }
 
   defmodule State do
     @moduledoc false
     # `slots` are `%{runner, token, part, timer}` by number, `runners` the reverse; `part` is `:starting`, `:running`, `:failing`,
     # `{:releasing, reason}` or `:returning`. `asked` is what was asked of the group, by reference, `queue` what is not yet asked. `seen` is the last look and
-    # `since` its time, `planned` the look that the last plan was for. `workers` are told by runners and belong into a group.
-    @enforce_keys [:manager]
+    # `since` its time, `planned` the look that the last turn was for, `again` when there is another one though nothing changed, and `moves` what
+    # turns remember; `origin` is the zero of their time. `workers` are told by runners and belong into a group. `says` is what this node says of
+    # itself, `joined` what others have been told. `follower` is told what is followed, of which `followed` was the look.
+    @enforce_keys [:manager, :says, :origin]
     defstruct @enforce_keys ++
                 [:monitor, :seen, :planned, since: 0, asked: %{}, queue: []] ++
-                [slots: %{}, runners: %{}, restarts: [], workers: %{}, joined?: false, hurry?: false] ++
-                [draining: false, drainers: [], complained?: false, pause_until: nil]
+                [slots: %{}, runners: %{}, restarts: [], workers: %{}, joined: nil, hurry?: false] ++
+                [draining: false, drainers: [], complained?: false, pause_until: nil] ++
+                [again: nil, moves: {nil, [], false}, follower: nil, followed: nil]
   end
 
   @doc "Starts it, linked to the caller; another one of the same kind and name on this node is `{:already_started, pid}`."
@@ -86,7 +99,19 @@ defmodule Tiebeam.Placement.Manager do
   @doc "The manager of this node, or `nil`."
   @spec of_this_node(Tiebeam.name(), :ring | :pool, Registry.name()) :: pid | nil
   def of_this_node(cluster, kind, name) do
-    cluster |> Group.local_members(group(kind, name)) |> Enum.find(&Process.alive?/1)
+    case Table.manager(cluster, kind, name) do
+      {pid, _policy} -> if Process.alive?(pid), do: pid
+      nil -> nil
+    end
+  end
+
+  @doc "Where this node's own manager says that slots may be; where there is none, anywhere."
+  @spec policy(Tiebeam.name(), :ring | :pool, Registry.name()) :: Policy.t()
+  def policy(cluster, kind, name) do
+    case Table.manager(cluster, kind, name) do
+      {_pid, policy} -> policy
+      nil -> %Policy{}
+    end
   end
 
   @doc "The managers of all nodes with their metadata. What is no map says nothing."
@@ -130,6 +155,20 @@ defmodule Tiebeam.Placement.Manager do
   @doc "The group of a pool's workers."
   def workers(name), do: {:tiebeam, :workers, name}
 
+  @doc "The nodes that have a worker of the pool that this policy keeps away from."
+  @spec avoided(Tiebeam.name(), Policy.t()) :: [node]
+  def avoided(_cluster, %{away_from: nil}), do: []
+  def avoided(cluster, %{away_from: pool}), do: cluster |> Group.members(workers(pool)) |> Enum.map(&node/1)
+
+  @doc "Has the manager of this node give up everything; see `Tiebeam.Ring.drain/2`."
+  @spec drain(Tiebeam.name(), :ring | :pool, Registry.name(), timeout) :: :ok | {:error, :not_started}
+  def drain(cluster, kind, name, timeout) do
+    case of_this_node(cluster, kind, name) do
+      nil -> {:error, :not_started}
+      pid -> GenServer.call(pid, :drain, timeout)
+    end
+  end
+
   @doc "A call to a process of a pool or a ring, whose failure is a value. Waits so many milliseconds at most."
   @spec ask(pid, request :: term, timeout :: non_neg_integer) ::
           {:ok, reply :: term} | {:error, :timeout | :noproc | {:down, reason :: term}}
@@ -149,9 +188,13 @@ defmodule Tiebeam.Placement.Manager do
     Process.flag(:priority, :high)
     Process.flag(:trap_exit, true)
 
-    case takes_part?(manager) do
-      true -> {:ok, %State{manager: manager}, {:continue, :begin}}
+    # One at a time: what is in the group may not be in the table yet.
+    with :ok <- Table.put_new_manager(manager.cluster, manager.kind, manager.name, {self(), manager.policy}),
+         true <- takes_part?(manager) do
+      {:ok, start_follower(%State{manager: manager, says: manager.says, origin: now()}), {:continue, :begin}}
+    else
       false -> {:stop, {:no_group, "start the cluster on this node with voters: or expect:"}}
+      {:error, pid} -> {:stop, {:already_started, pid}}
     end
   end
 
@@ -182,7 +225,27 @@ defmodule Tiebeam.Placement.Manager do
     {:noreply, state |> join() |> release_all(:drain) |> drained()}
   end
 
-  def handle_call(_request, _from, state), do: {:reply, {:error, :unknown_request}, state}
+  def handle_call(:rebalance, _from, state), do: {:reply, :ok, hurry(state)}
+  def handle_call(:cordon, _from, state), do: {:reply, :ok, say(state, :cordoned, true)}
+  def handle_call(:uncordon, _from, state), do: {:reply, :ok, say(state, :cordoned, false)}
+  def handle_call({:pin, slot}, _from, state) when is_integer(slot), do: pin(state, slot)
+
+  def handle_call({:unpin, slot}, _from, state) when is_integer(slot),
+    do: {:reply, :ok, say(state, :pinned, List.delete(state.says.pinned, slot))}
+
+  def handle_call({:weight, weight} = request, _from, state) do
+    if Participant.weight?(weight),
+      do: {:reply, :ok, say(state, :weight, weight)},
+      else: {:reply, {:error, {:bad_request, request}}, state}
+  end
+
+  def handle_call({:labels, labels} = request, _from, state) do
+    if Participant.labels?(labels),
+      do: {:reply, :ok, say(state, :labels, labels)},
+      else: {:reply, {:error, {:bad_request, request}}, state}
+  end
+
+  def handle_call(request, _from, state), do: {:reply, {:error, {:bad_request, request}}, state}
 
   @impl true
   def handle_cast({:ring_cast, slot, _key, _request} = request, state) do
@@ -192,7 +255,7 @@ defmodule Tiebeam.Placement.Manager do
     {:noreply, state}
   end
 
-  def handle_cast(:rebalance, state), do: {:noreply, %{state | hurry?: true, planned: nil}}
+  def handle_cast(:rebalance, state), do: {:noreply, hurry(state)}
   def handle_cast(_request, state), do: {:noreply, state}
 
   @impl true
@@ -254,13 +317,14 @@ defmodule Tiebeam.Placement.Manager do
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{monitor: monitor} = state) do
     # The next one may know nothing of the groups either.
     workers = Map.new(state.workers, fn {worker, {_joined, metadata}} -> {worker, {:to_join, metadata}} end)
-    state = %{state | monitor: nil, asked: %{}, queue: [], joined?: false, planned: nil, workers: workers}
+    state = %{state | monitor: nil, asked: %{}, queue: [], joined: nil, planned: nil, workers: workers}
     held = if state.manager.slots == :local, do: [], else: Map.keys(state.slots)
     {:noreply, held |> Enum.reduce(state, &lose(&2, &1)) |> drained()}
   end
 
   def handle_info({:EXIT, pid, reason}, state) do
     case Map.pop(state.runners, pid) do
+      {nil, _runners} when pid == state.follower -> follower_ended(%{state | follower: nil}, reason)
       {nil, _runners} -> {:noreply, state}
       {slot, runners} -> ended(%{state | runners: runners}, slot, state.slots[slot], reason)
     end
@@ -274,6 +338,7 @@ defmodule Tiebeam.Placement.Manager do
     state = state |> join() |> release_all(:shutdown)
     deadline = now() + state.manager.release_timeout + @farewell
     farewell(state, deadline)
+    stop_follower(state)
     leave(state)
   end
 
@@ -316,19 +381,27 @@ defmodule Tiebeam.Placement.Manager do
     state = state |> watch_server() |> join() |> join_workers()
 
     cond do
-      state.monitor == nil or state.draining -> state
+      state.monitor == nil -> state
+      state.draining -> follow_nothing(state)
       state.manager.slots == :local -> start_local(state)
-      true -> state |> see() |> plan()
+      true -> state |> see() |> plan() |> follow()
     end
   end
 
+  defp start_local(%{says: %{cordoned: true}} = state), do: state
   defp start_local(%{slots: slots} = state) when slots == %{}, do: start_runner(state, 0, nil)
   defp start_local(state), do: state
 
   defp watch_server(%{monitor: nil} = state) do
     case Process.whereis(Table.process(state.manager.cluster)) do
-      nil -> state
-      pid -> %{state | monitor: Process.monitor(pid)}
+      nil ->
+        state
+
+      pid ->
+        # The table may be another one than that of the beginning.
+        %{cluster: cluster, kind: kind, name: name, policy: policy} = state.manager
+        Table.put_new_manager(cluster, kind, name, {self(), policy})
+        %{state | monitor: Process.monitor(pid)}
     end
   rescue
     # The cluster ended as well.
@@ -338,12 +411,14 @@ defmodule Tiebeam.Placement.Manager do
   defp watch_server(state), do: state
 
   # With what it has to say about itself; the server may end at any moment.
-  defp join(%{joined?: joined?, draining: draining} = state) when joined? != {true, draining} do
+  defp join(state) do
     %{cluster: cluster, kind: kind, name: name, metadata: metadata} = state.manager
-    metadata = if draining, do: Map.put(metadata, :draining, true), else: metadata
+    metadata = Map.merge(metadata, Participant.metadata(says(state)))
 
-    case Group.join(cluster, group(kind, name), self(), metadata) do
-      :ok -> %{state | joined?: {true, draining}}
+    with true <- state.joined != metadata,
+         :ok <- Group.join(cluster, group(kind, name), self(), metadata) do
+      %{state | joined: metadata}
+    else
       _left -> state
     end
   rescue
@@ -352,10 +427,33 @@ defmodule Tiebeam.Placement.Manager do
     :exit, _reason -> state
   end
 
-  defp join(state), do: state
+  defp says(state), do: %{state.says | draining: state.draining}
+
+  defp say(state, key, value), do: join(%{state | says: Map.put(state.says, key, value)})
+
+  defp hurry(state), do: %{state | hurry?: true, planned: nil}
+
+  defp pin(%{says: %{pinned: pinned}} = state, slot) do
+    %{slots: slots, most: most} = state.manager
+
+    cond do
+      slots == :local or slot not in 0..(slots - 1) -> {:reply, {:error, :no_such_slot}, state}
+      slot in pinned -> {:reply, :ok, state}
+      state.draining -> {:reply, {:error, :draining}, state}
+      state.says.cordoned -> {:reply, {:error, :cordoned}, state}
+      length(pinned) >= min(most, Participant.max_pins()) -> {:reply, {:error, :too_many_pins}, state}
+      not eligible?(state) -> {:reply, {:error, :not_eligible}, state}
+      true -> {:reply, :ok, say(state, :pinned, Enum.sort([slot | pinned]))}
+    end
+  end
+
+  # As far as was seen; before that nobody is waited for.
+  defp eligible?(%{seen: nil}), do: true
+  defp eligible?(state), do: node() in Native.eligible(view(state))
 
   defp leave(state) do
     %{cluster: cluster, kind: kind, name: name} = state.manager
+    Table.delete_manager(cluster, kind, name, self())
     Group.leave(cluster, group(kind, name), self())
   rescue
     ArgumentError -> :ok
@@ -383,25 +481,27 @@ defmodule Tiebeam.Placement.Manager do
   end
 
   defp see(state) do
-    %{cluster: cluster, kind: kind, name: name, away_from: away_from} = state.manager
-    participants = all(cluster, kind, name)
-    avoided = if away_from, do: cluster |> Group.members(workers(away_from)) |> Enum.map(&node/1), else: []
+    %{cluster: cluster, kind: kind, name: name, policy: policy} = state.manager
+    members = all(cluster, kind, name)
 
-    nodes =
-      for({pid, meta} <- participants, meta[:draining] != true, do: node(pid))
-      |> Enum.reject(&(&1 in avoided))
-      |> Enum.sort()
-      |> Enum.dedup()
+    participants = members |> View.participants() |> Map.drop(avoided(cluster, policy))
+    # The table may be behind what this process says.
+    participants = Map.replace(participants, node(), says(state))
 
     held = for {slot, pid} <- holders(cluster, kind, name), into: %{}, do: {slot, node(pid)}
     # This node's table may be behind what this process was answered.
     held = for {slot, _row} <- state.slots, into: held, do: {slot, node()}
     {leader, _term} = Table.leader(cluster)
-    may = if leader == nil, do: :no_leader, else: if(alike?(participants, state), do: :plan, else: :unlike)
-    view = {nodes, held, may}
+    may = if leader == nil, do: :no_leader, else: if(alike?(members, state), do: :plan, else: :unlike)
+    view = {participants, held, may}
     if view == state.seen, do: state, else: %{state | seen: view, since: now()}
   rescue
     ArgumentError -> state
+  end
+
+  defp view(%{seen: {participants, held, _may}, manager: manager}) do
+    %{kind: kind, name: name, slots: slots, most: most, policy: policy} = manager
+    View.new({kind, name}, slots, most, policy, held, participants)
   end
 
   # Nodes that count differently would give each key to different owners.
@@ -412,20 +512,18 @@ defmodule Tiebeam.Placement.Manager do
 
   # Planning.
 
-  defp plan(%{seen: {_nodes, _held, :unlike}, complained?: false} = state) do
+  defp plan(%{seen: {_participants, _held, :unlike}, complained?: false} = state) do
     log(state, "other nodes have another number of partitions: nothing is moved until that is over")
     %{state | complained?: true}
   end
 
   defp plan(state) do
-    quiet? = state.hurry? or now() - state.since >= state.manager.settle
+    if (state.hurry? or quiet?(state)) and may_plan?(state) and idle?(state) and not pausing?(state) do
+      {release, acquire, again, moves} =
+        Native.turn(view(state), node(), now() - state.origin, state.moves, state.hurry?)
 
-    if quiet? and may_plan?(state) and idle?(state) and not pausing?(state) do
-      {nodes, held, :plan} = state.seen
-      %{kind: kind, name: name, slots: slots, most: most} = state.manager
-      holders = for slot <- 0..(slots - 1), do: held[slot]
-      {release, acquire} = Placement.plan({kind, name}, holders, nodes, node(), most: most)
       state = %{state | planned: state.seen, hurry?: false, complained?: false, pause_until: nil}
+      state = %{state | again: again && again + state.origin, moves: moves}
       # Others wait for what is released; what is acquired is nobody's.
       state = Enum.reduce(release, state, &release(&2, &1, :rebalance))
       ask_next(%{state | queue: Enum.map(acquire, &{:acquire, &1})})
@@ -434,7 +532,11 @@ defmodule Tiebeam.Placement.Manager do
     end
   end
 
-  defp may_plan?(%{seen: {_nodes, _held, :plan} = seen, planned: planned}), do: seen != planned
+  defp quiet?(state), do: now() - state.since >= state.manager.settle
+
+  defp may_plan?(%{seen: {_participants, _held, :plan} = seen, planned: planned, again: again}),
+    do: seen != planned or (again != nil and now() >= again)
+
   defp may_plan?(_state), do: false
 
   defp idle?(state) do
@@ -446,6 +548,52 @@ defmodule Tiebeam.Placement.Manager do
 
   # It is tried again, but not at once.
   defp pause(state), do: %{state | planned: nil, pause_until: now() + @pause}
+
+  # Followers.
+
+  defp start_follower(%{manager: %{follower: nil}} = state), do: state
+  defp start_follower(state), do: %{state | follower: state.manager.follower.(), followed: nil}
+
+  # It has no claim, and needs no leader.
+  defp follow(%{follower: follower, seen: {_participants, _held, may} = seen} = state)
+       when follower != nil and may != :unlike do
+    if seen != state.followed and quiet?(state) do
+      Follower.follow(follower, Native.followed(view(state), node(), state.manager.followers))
+      %{state | followed: seen}
+    else
+      state
+    end
+  end
+
+  defp follow(state), do: state
+
+  defp follow_nothing(%{follower: follower, followed: followed} = state)
+       when follower != nil and followed != :nothing do
+    Follower.follow(follower, [])
+    %{state | followed: :nothing}
+  end
+
+  defp follow_nothing(state), do: state
+
+  defp follower_ended(state, reason) do
+    log(
+      state,
+      "the follower of the ring #{inspect(state.manager.name)} ended: #{Exception.format_exit(reason)}"
+    )
+
+    case restart(state) do
+      {:ok, state} -> {:noreply, start_follower(state)}
+      :too_often -> {:stop, {:shutdown, {:follower_ended, reason}}, state}
+    end
+  end
+
+  defp stop_follower(%{follower: nil}), do: :ok
+
+  defp stop_follower(%{follower: follower} = state) do
+    GenServer.stop(follower, :shutdown, state.manager.release_timeout)
+  catch
+    :exit, _reason -> Process.exit(follower, :kill)
+  end
 
   # Claims.
 
@@ -603,14 +751,19 @@ defmodule Tiebeam.Placement.Manager do
   defp ended(state, slot, row, reason) do
     cancel(row)
     report(state, slot, reason)
-    %{max_restarts: most, max_seconds: seconds} = state.manager
-    restarts = Enum.take_while([now() | state.restarts], &(&1 > now() - 1000 * seconds))
 
-    if length(restarts) > most do
-      {:stop, {:shutdown, {:runner_ended, slot, reason}}, %{state | slots: Map.delete(state.slots, slot)}}
-    else
-      {:noreply, start_runner(%{state | restarts: restarts}, slot, row.token)}
+    case restart(state) do
+      {:ok, state} ->
+        {:noreply, start_runner(state, slot, row.token)}
+
+      :too_often ->
+        {:stop, {:shutdown, {:runner_ended, slot, reason}}, %{state | slots: Map.delete(state.slots, slot)}}
     end
+  end
+
+  defp restart(%{manager: %{max_restarts: most, max_seconds: seconds}} = state) do
+    restarts = Enum.take_while([now() | state.restarts], &(&1 > now() - 1000 * seconds))
+    if length(restarts) > most, do: :too_often, else: {:ok, %{state | restarts: restarts}}
   end
 
   defp drained(%{draining: true, drainers: [_ | _], slots: slots, asked: asked} = state)
