@@ -30,10 +30,10 @@ defmodule Tiebeam.MixProject do
     [extra_applications: applications(Mix.env())]
   end
 
-  # The tests of TLS make certificates and open a socket of their own; the package does not.
-  defp applications(:test), do: [:crypto, :logger, :public_key, :ssl]
-  # Gossip with a secret is encrypted.
-  defp applications(_env), do: [:crypto, :logger]
+  # The tests of TLS make certificates and open a socket of their own.
+  defp applications(:test), do: [:crypto, :inets, :logger, :public_key, :ssl]
+  # Gossip with a secret is encrypted. Kubernetes' API is asked over HTTPS: who uses it has these applications.
+  defp applications(_env), do: [:crypto, :logger, inets: :optional, public_key: :optional, ssl: :optional]
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_env), do: ["lib"]

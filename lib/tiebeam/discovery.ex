@@ -10,13 +10,16 @@ defmodule Tiebeam.Discovery do
   |---|---|
   | `Tiebeam.Discovery.Static` | nodes that are named |
   | `Tiebeam.Discovery.Epmd` | the nodes that epmd knows on given hosts |
+  | `Tiebeam.Discovery.ErlangHosts` | the same, on the hosts in a file `.hosts.erlang` |
   | `Tiebeam.Discovery.DNS` | `basename@address` for all addresses of a name |
   | `Tiebeam.Discovery.SRV` | `basename@host` for all targets of an SRV record |
   | `Tiebeam.Discovery.Kubernetes` | the pods behind a headless service |
+  | `Tiebeam.Discovery.KubernetesAPI` | the pods or endpoints that have given labels, by Kubernetes' API |
   | `Tiebeam.Discovery.Gossip` | whoever multicasts, as libcluster's `Cluster.Strategy.Gossip` does |
 
   Rust nodes have the same (`tiebeam node --discover`). Nodes that something else connects, such as libcluster or `dns_cluster`,
-  become members all the same: an application that uses one of them needs nothing of this.
+  become members all the same: an application that uses one of them needs nothing of this. `Cluster.Strategy.Tiebeam` runs a cluster
+  with these discoveries as a topology of libcluster.
 
   ## Options of all
 

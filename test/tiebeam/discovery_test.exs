@@ -6,7 +6,7 @@ defmodule Tiebeam.DiscoveryTest do
 
   alias Support.{Beam, DnsServer, Multicast, Net, ToldDiscovery}
   alias Tiebeam.{Discovery, Options}
-  alias Tiebeam.Discovery.{Candidates, Connector, DNS, Epmd, Gossip, Kubernetes, SRV, Static}
+  alias Tiebeam.Discovery.{Candidates, Connector, DNS, Epmd, ErlangHosts, Gossip, Kubernetes, KubernetesAPI, SRV, Static}
   alias Tiebeam.Discovery.Gossip.Packet
 
   doctest Tiebeam.Discovery.Pace
@@ -14,6 +14,8 @@ defmodule Tiebeam.DiscoveryTest do
   doctest Tiebeam.Discovery.Gossip.Packet
   doctest Static
   doctest DNS
+  doctest ErlangHosts
+  doctest Cluster.Strategy.Tiebeam
   doctest SRV
   doctest Kubernetes
 
@@ -50,6 +52,11 @@ defmodule Tiebeam.DiscoveryTest do
         {{Kubernetes, service: "a", names: :pod},
          "the names of pods have their namespace in them: give Tiebeam.Discovery.Kubernetes a :namespace",
          ""},
+        {{ErlangHosts, path: :here},
+         "expected :path of Tiebeam.Discovery.ErlangHosts to be a path, got: :here", ""},
+        {{KubernetesAPI, selector: "a", server: "http://10.96.0.1"},
+         "expected :server of Tiebeam.Discovery.KubernetesAPI to be an address that begins with https://, got: " <>
+           ~s("http://10.96.0.1"), ""},
         {{Gossip, multicast_addr: "1.2.3"},
          ~s(expected :multicast_addr of Tiebeam.Discovery.Gossip to be an IPv4 address, got: "1.2.3"), ""}
       ]
@@ -333,6 +340,26 @@ defmodule Tiebeam.DiscoveryTest do
           ] do
         assert {:ok, [^expected], _} = Kubernetes.find(Kubernetes.init([names: names] ++ options))
       end
+    end
+  end
+
+  describe "a file of hosts" do
+    test "is read at each look, and epmd asked on its hosts" do
+      path = Path.join(System.tmp_dir!(), "tiebeam_hosts_#{System.pid()}_#{System.unique_integer([:positive])}")
+      on_exit(fn -> File.rm(path) end)
+      [alive, host] = node() |> Atom.to_string() |> String.split("@")
+      state = ErlangHosts.init(path: path, matching: alive)
+      assert {:error, {^path, :enoent}, ^state} = ErlangHosts.find(state)
+      File.write!(path, "% No hosts yet.\n")
+      assert {:ok, [], ^state} = ErlangHosts.find(state)
+      File.write!(path, "'#{host}'.\n")
+      assert {:ok, [name], ^state} = ErlangHosts.find(state)
+      assert name == Atom.to_string(node())
+      # A host without an epmd hides no others.
+      File.write!(path, "'#{host}'.\n'127.0.0.9'.\n")
+      assert {:some, [^name], ^state} = ErlangHosts.find(state)
+      File.write!(path, "'#{host}'")
+      assert {:error, {^path, {_line, :erl_parse, _why}}, ^state} = ErlangHosts.find(state)
     end
   end
 

@@ -32,9 +32,8 @@ defmodule Tiebeam.Discovery.Kubernetes do
         {:service, nil, &is_binary/1, "a string"},
         {:namespace, nil, &(&1 == nil or is_binary(&1)), "a string"},
         {:domain, "cluster.local", &is_binary/1, "a string"},
-        {:names, :address, &(&1 in [:address, :pod, :hostname]), ":address, :pod or :hostname"},
-        {:basename, nil, &Name.basename?/1, "the name of a node before the @"},
-        {:nameservers, nil, &Resolver.servers?/1, "a list of {address, port}"}
+        {:names, :address, &(&1 in [:address, :pod, :hostname]), ":address, :pod or :hostname"}
+        | Resolver.options()
       ])
 
     if state.names == :pod and state.namespace == nil do

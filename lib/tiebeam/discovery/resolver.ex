@@ -2,6 +2,8 @@ defmodule Tiebeam.Discovery.Resolver do
   @moduledoc false
   # Questions to name servers: all addresses, or all SRV targets, of a name. Blocks while it asks.
 
+  alias Tiebeam.Discovery.Name
+
   # How long one name server that is given may take to answer one question, and how often it is asked. For the system's,
   # inet has options of its own.
   @answer_time 2_000
@@ -65,16 +67,23 @@ defmodule Tiebeam.Discovery.Resolver do
   defp answered(:nxdomain), do: {:ok, []}
   defp answered(reason), do: {:error, reason}
 
-  @doc "Whether it is a list of name servers, or `nil`."
-  @spec servers?(term) :: boolean
-  def servers?(nil), do: true
+  @doc "The options of all discoveries that ask name servers, for `Tiebeam.Discovery.options!/3`."
+  @spec options() :: [{atom, default :: term, (term -> boolean), String.t()}]
+  def options do
+    [
+      {:basename, nil, &Name.basename?/1, "the name of a node before the @"},
+      {:nameservers, nil, &servers?/1, "a list of {address, port}"}
+    ]
+  end
 
-  def servers?(servers) when is_list(servers) and servers != [] do
+  defp servers?(nil), do: true
+
+  defp servers?(servers) when is_list(servers) and servers != [] do
     Enum.all?(servers, fn
       {address, port} -> :inet.is_ip_address(address) and port in 1..0xFFFF
       _other -> false
     end)
   end
 
-  def servers?(_other), do: false
+  defp servers?(_other), do: false
 end

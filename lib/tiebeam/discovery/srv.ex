@@ -22,11 +22,7 @@ defmodule Tiebeam.Discovery.SRV do
 
   @impl true
   def init(options) do
-    Discovery.options!(__MODULE__, options, [
-      {:query, nil, &is_binary/1, "a string"},
-      {:basename, nil, &Name.basename?/1, "the name of a node before the @"},
-      {:nameservers, nil, &Resolver.servers?/1, "a list of {address, port}"}
-    ])
+    Discovery.options!(__MODULE__, options, [{:query, nil, &is_binary/1, "a string"} | Resolver.options()])
   end
 
   @impl true

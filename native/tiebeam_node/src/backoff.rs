@@ -101,16 +101,21 @@ impl Backoff {
         }
     }
 
-    /// The pause before the attempt with this number, the first repetition being 0, after a pause of `last`.
-    pub(crate) fn pause(&self, count: u32, last: Duration, random: &mut Random) -> Duration {
-        let plain = match self.growth {
+    /// The pause before the attempt with this number, the first repetition being 0, without chance.
+    pub(crate) fn plain(&self, count: u32) -> Duration {
+        let pause = match self.growth {
             Growth::Constant => self.first,
             Growth::Linear => self.first.saturating_mul(count.saturating_add(1)),
             Growth::Exponential => self
                 .first
                 .saturating_mul(1_u32.checked_shl(count).unwrap_or(u32::MAX)),
         };
-        let plain = plain.min(self.max);
+        pause.min(self.max)
+    }
+
+    /// The pause before the attempt with this number, the first repetition being 0, after a pause of `last`.
+    pub(crate) fn pause(&self, count: u32, last: Duration, random: &mut Random) -> Duration {
+        let plain = self.plain(count);
         match self.jitter {
             Jitter::None => plain,
             Jitter::Full => between(Duration::ZERO, plain, random),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use dns_server::DnsServer;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tiebeam_node::discovery::{
-    Discovery, DiscoveryError, Dns, EpmdHosts, Found, GOSSIP_ADDRESS, Gossip, Kubernetes, NodeList,
-    PodNames, Resolver, Search, Srv,
+    Discovery, DiscoveryError, Dns, EpmdHosts, ErlangHosts, Found, GOSSIP_ADDRESS, Gossip,
+    Kubernetes, NodeList, PodNames, Resolver, Search, Srv,
 };
 use tiebeam_node::{Config, Cookie, EpmdMode, Node};
 
@@ -100,6 +100,20 @@ async fn epmd_tells_which_nodes_run_on_a_host() {
     let _discovering = a.discover(often(hosts));
     until_connected(&a, &["app1@127.0.0.1", "app2@127.0.0.1"]).await;
     assert!(looked.port(1).find(&a).await.is_err(), "no epmd anywhere");
+
+    // The same hosts in a file, which is read at each look.
+    let file = std::env::temp_dir().join(format!("tiebeam_hosts_{}", std::process::id()));
+    let mut looked = ErlangHosts::new().file(&file).matching("app*");
+    let error = looked.find(&a).await.unwrap_err().to_string();
+    assert!(error.contains("tiebeam_hosts_"), "{error}");
+    std::fs::write(&file, "% No hosts yet.\n").unwrap();
+    let none = Found::all(Vec::<String>::new());
+    assert_eq!(looked.find(&a).await.unwrap(), none);
+    std::fs::write(&file, "'127.0.0.1'.\n'127.0.0.9'.\n").unwrap();
+    let mut found = looked.find(&a).await.unwrap();
+    found.nodes.sort();
+    assert_eq!(found, Found::some(["app1@127.0.0.1", "app2@127.0.0.1"]));
+    std::fs::remove_file(&file).unwrap();
     stop([other, c, b, a]).await;
 }
 

@@ -83,4 +83,27 @@ defmodule Tiebeam.Discovery.LibclusterTest do
     nodes = members |> Enum.map(& &1.node) |> Enum.sort()
     for member <- members, do: eventually(fn -> BeamMember.alive(member) == nodes end, 60_000)
   end
+
+  test "a cluster is a topology of libcluster, with seeds or with a discovery" do
+    [a, b, c] = for prefix <- ~w(a b c), do: BeamMember.start_node(Net.name(prefix), args: Libcluster.args())
+    named = [name: BeamMember.cluster()]
+    Libcluster.start(a, Cluster.Strategy.Tiebeam, named)
+    Libcluster.start(b, Cluster.Strategy.Tiebeam, [join: [a.node]] ++ named)
+    seeds = [discovery: [{Tiebeam.Discovery.Static, nodes: [a.node], interval: 50}]]
+    # A function that connects to nobody.
+    Libcluster.start(c, Cluster.Strategy.Tiebeam, seeds ++ named, connect: {:erlang, :==, [:nobody]})
+    eventually(fn -> BeamMember.alive(a) == Enum.sort([a.node, b.node]) end, 60_000)
+    assert Beam.on(c, Node, :list, []) == []
+    true = Beam.on(c, Node, :connect, [a.node])
+    nodes = Enum.sort([a.node, b.node, c.node])
+    for member <- [a, b, c], do: eventually(fn -> BeamMember.alive(member) == nodes end, 60_000)
+  end
+
+  test "the strategy has what libcluster's behaviour asks for" do
+    Code.append_path(System.fetch_env!("LIBCLUSTER"))
+    Code.ensure_loaded!(Cluster.Strategy.Tiebeam)
+
+    for {function, arity} <- Cluster.Strategy.behaviour_info(:callbacks),
+        do: assert(function_exported?(Cluster.Strategy.Tiebeam, function, arity))
+  end
 end

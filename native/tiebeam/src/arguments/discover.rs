@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tiebeam_node::Node;
 use tiebeam_node::discovery::{
-    Discovery, Dns, EpmdHosts, GOSSIP_PORT, Gossip, Kubernetes, NodeList, PodNames, Resolver,
-    Search, Srv,
+    Discovery, Dns, EpmdHosts, ErlangHosts, GOSSIP_PORT, Gossip, Kubernetes, KubernetesApi,
+    KubernetesResource, NodeList, PodNames, Resolver, Search, Srv,
 };
 use tiebeam_node::wire::handshake::NodeName;
 
@@ -22,16 +22,21 @@ Look for nodes and connect to those that are found; may be repeated. One that va
   static:N@H[,N@H..]    the nodes named
   epmd:HOST[,HOST..]    the nodes that epmd knows on these hosts; ?name=app* for some of them,
                         ?port=4369
+  hosts[:FILE]          the same, on the hosts in FILE; if not given, .hosts.erlang here or in HOME
   dns:NAME              basename@address for the addresses of NAME, as libcluster's DNSPoll
   srv:NAME              basename@host for the targets of the SRV records of NAME
   k8s:SERVICE           the pods of a headless service; ?namespace=NS, ?domain=cluster.local,
                         ?names=address (app@10.0.0.5, the default), pod (app@10-0-0-5.NS.pod.DOMAIN)
                         or hostname (app@app-0.SERVICE.NS.svc.DOMAIN)
+  k8s-api:SELECTOR      the pods that Kubernetes' API lists for these labels, such as app=my_app;
+                        ?resource=endpoints (the default), endpoint-slices or pods, ?namespace=NS (default:
+                        the service account's), ?names= and ?domain= as above, ?server=https://IP:PORT,
+                        ?service-account=DIR
   gossip[:PORT]         whoever multicasts, libcluster's Gossip included; ?secret-file=FILE,
                         ?group=IP, ?interface=IP, ?ttl=N, ?broadcast=IP instead of multicast
 
-dns, srv and k8s take ?basename=app (default: that of --name) and ?nameserver=IP:PORT (default: those
-of the system). All but gossip take ?interval=SECONDS (default: 5) and, to disconnect nodes that
+dns, srv, k8s and k8s-api take ?basename=app (default: that of --name), and all but the last one
+?nameserver=IP:PORT (default: those of the system). All but gossip take ?interval=SECONDS (default: 5) and, to disconnect nodes that
 vanish, ?disconnect=true; several are joined by &.
 
 Examples: --discover 'dns:app.internal?basename=app&interval=10'
@@ -49,9 +54,11 @@ pub(crate) struct Discover {
 enum Kind {
     Static(NodeList),
     Epmd(EpmdHosts),
+    Hosts(ErlangHosts),
     Dns(Dns),
     Srv(Srv),
     Kubernetes(Kubernetes),
+    KubernetesApi(KubernetesApi),
     Gossip(GossipSettings),
 }
 
@@ -82,9 +89,11 @@ impl Discover {
         match self.kind.clone() {
             Kind::Static(nodes) => self.run(node, nodes),
             Kind::Epmd(hosts) => self.run(node, hosts),
+            Kind::Hosts(hosts) => self.run(node, hosts),
             Kind::Dns(dns) => self.run(node, dns),
             Kind::Srv(srv) => self.run(node, srv),
             Kind::Kubernetes(service) => self.run(node, service),
+            Kind::KubernetesApi(api) => self.run(node, api),
             Kind::Gossip(settings) => self.run(node, settings.gossip()),
         }
     }
@@ -152,6 +161,19 @@ impl FromStr for Discover {
                 }
                 Kind::Epmd(hosts)
             }
+            "hosts" => {
+                let mut hosts = ErlangHosts::new();
+                if let Some(path) = place.filter(|path| !path.is_empty()) {
+                    hosts = hosts.file(path);
+                }
+                if let Some(pattern) = options.take("name") {
+                    hosts = hosts.matching(pattern);
+                }
+                if let Some(port) = options.parsed("port", "a port")? {
+                    hosts = hosts.port(port);
+                }
+                Kind::Hosts(hosts)
+            }
             "dns" => {
                 let mut dns = Dns::new(place_of("app.internal")?);
                 if let Some(basename) = options.basename()? {
@@ -167,10 +189,13 @@ impl FromStr for Discover {
                 Kind::Srv(srv.resolver(options.resolver()?))
             }
             "k8s" => Kind::Kubernetes(kubernetes(place_of("app-headless")?, &mut options)?),
+            "k8s-api" => {
+                Kind::KubernetesApi(kubernetes_api(place_of("app=my_app")?, &mut options)?)
+            }
             "gossip" => Kind::Gossip(gossip(place, &mut options)?),
             _ => {
                 return Err(format!(
-                    "'{kind}' is no way to look for nodes: use static, epmd, dns, srv, k8s or gossip"
+                    "'{kind}' is no way to look for nodes: use static, epmd, hosts, dns, srv, k8s, k8s-api or gossip"
                 ));
             }
         };
@@ -198,21 +223,48 @@ fn kubernetes(service: &str, options: &mut Options<'_>) -> Result<Kubernetes, St
     if let Some(domain) = options.take("domain") {
         kubernetes = kubernetes.domain(domain);
     }
-    kubernetes = match options.take("names") {
-        None | Some("address") => kubernetes,
-        Some("pod") if namespace.is_none() => {
-            return Err(
-                "the names of pods have their namespace in them: add namespace=NS".to_owned(),
-            );
-        }
-        Some("pod") => kubernetes.names(PodNames::Pod),
-        Some("hostname") => kubernetes.names(PodNames::Hostname),
-        Some(other) => return Err(format!("names={other}: write address, pod or hostname")),
-    };
+    let names = options.pod_names()?;
+    if names == PodNames::Pod && namespace.is_none() {
+        return Err("the names of pods have their namespace in them: add namespace=NS".to_owned());
+    }
     if let Some(basename) = options.basename()? {
         kubernetes = kubernetes.basename(basename);
     }
-    Ok(kubernetes.resolver(options.resolver()?))
+    Ok(kubernetes.names(names).resolver(options.resolver()?))
+}
+
+fn kubernetes_api(selector: &str, options: &mut Options<'_>) -> Result<KubernetesApi, String> {
+    let resource = match options.take("resource") {
+        None | Some("endpoints") => KubernetesResource::Endpoints,
+        Some("endpoint-slices") => KubernetesResource::EndpointSlices,
+        Some("pods") => KubernetesResource::Pods,
+        Some(other) => {
+            return Err(format!(
+                "resource={other}: write endpoints, endpoint-slices or pods"
+            ));
+        }
+    };
+    let mut api = KubernetesApi::new(selector).resource(resource);
+    api = api.names(options.pod_names()?);
+    if let Some(namespace) = options.take("namespace") {
+        api = api.namespace(namespace);
+    }
+    if let Some(domain) = options.take("domain") {
+        api = api.domain(domain);
+    }
+    if let Some(basename) = options.basename()? {
+        api = api.basename(basename);
+    }
+    if let Some(server) = options.take("server") {
+        if !server.starts_with("https://") {
+            return Err(format!("server={server}: write https://IP:PORT"));
+        }
+        api = api.server(server);
+    }
+    if let Some(directory) = options.take("service-account") {
+        api = api.service_account(directory);
+    }
+    Ok(api)
 }
 
 fn gossip(port: Option<&str>, options: &mut Options<'_>) -> Result<GossipSettings, String> {
@@ -291,6 +343,15 @@ impl<'a> Options<'a> {
         Ok(basename)
     }
 
+    fn pod_names(&mut self) -> Result<PodNames, String> {
+        match self.take("names") {
+            None | Some("address") => Ok(PodNames::Address),
+            Some("pod") => Ok(PodNames::Pod),
+            Some("hostname") => Ok(PodNames::Hostname),
+            Some(other) => Err(format!("names={other}: write address, pod or hostname")),
+        }
+    }
+
     fn resolver(&mut self) -> Result<Resolver, String> {
         let server: Option<SocketAddr> =
             self.parsed("nameserver", "an address such as 127.0.0.1:53")?;
@@ -323,6 +384,11 @@ mod tests {
             "k8s:app-headless",
             "k8s:app-headless?namespace=prod&names=pod&domain=k.example&basename=app",
             "k8s:app?names=hostname",
+            "hosts",
+            "hosts:/etc/my_app/hosts?name=app*&port=4400&interval=3",
+            "k8s-api:app=my_app",
+            "k8s-api:app=a,tier=b?resource=endpoint-slices&namespace=prod&names=pod&domain=k.example&basename=app",
+            "k8s-api:app?resource=pods&server=https://10.96.0.1:443&service-account=/tmp/account&disconnect=true",
             "gossip",
             "gossip:4000?group=230.1.1.251&interface=127.0.0.1&ttl=2",
             "gossip?broadcast=255.255.255.255",
@@ -338,7 +404,7 @@ mod tests {
     #[test]
     fn an_error_says_what_to_write() {
         for (text, says) in [
-            ("", "static, epmd, dns, srv, k8s or gossip"),
+            ("", "static, epmd, hosts, dns, srv, k8s, k8s-api or gossip"),
             ("mdns:app", "'mdns' is no way"),
             ("dns", "dns:app.internal"),
             ("dns:", "dns:app.internal"),
@@ -351,6 +417,13 @@ mod tests {
             ("dns:app?nameserver=ns", "127.0.0.1:53"),
             ("k8s:app?names=pod", "namespace=NS"),
             ("k8s:app?names=colour", "address, pod or hostname"),
+            ("k8s-api", "k8s-api:app=my_app"),
+            (
+                "k8s-api:a?resource=nodes",
+                "endpoints, endpoint-slices or pods",
+            ),
+            ("k8s-api:a?server=http://10.96.0.1", "https://IP:PORT"),
+            ("k8s-api:a?nameserver=127.0.0.1:53", "'nameserver'"),
             ("gossip:port", "gossip:45892"),
             ("gossip?interval=3", "'interval'"),
             ("gossip?group=10.0.0.1", "multicast"),

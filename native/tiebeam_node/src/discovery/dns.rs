@@ -1,6 +1,6 @@
 //! All addresses of a name, as libcluster's `Cluster.Strategy.DNSPoll` finds them.
 
-use super::resolver::Answer;
+use super::resolver::{Answer, Asking, asking_settings};
 use super::{Discovery, DiscoveryError, Found, Resolver, names};
 use crate::node::Node;
 
@@ -8,8 +8,7 @@ use crate::node::Node;
 #[derive(Clone, Debug)]
 pub struct Dns {
     query: String,
-    basename: Option<String>,
-    resolver: Resolver,
+    asking: Asking,
 }
 
 impl Dns {
@@ -17,22 +16,11 @@ impl Dns {
     pub fn new(query: impl Into<String>) -> Self {
         Self {
             query: query.into(),
-            basename: None,
-            resolver: Resolver::default(),
+            asking: Asking::default(),
         }
     }
 
-    /// What is before the `@`. Default: that of the node itself.
-    pub fn basename(mut self, basename: impl Into<String>) -> Self {
-        self.basename = Some(basename.into());
-        self
-    }
-
-    /// Asks these name servers.
-    pub fn resolver(mut self, resolver: Resolver) -> Self {
-        self.resolver = resolver;
-        self
-    }
+    asking_settings!();
 }
 
 impl Discovery for Dns {
@@ -41,8 +29,8 @@ impl Discovery for Dns {
     }
 
     async fn find(&mut self, node: &Node) -> Result<Found, DiscoveryError> {
-        let basename = self.basename.as_deref().unwrap_or(node.alive());
-        let Answer { records, complete } = self.resolver.addresses(&self.query).await?;
+        let basename = self.asking.basename(node);
+        let Answer { records, complete } = self.asking.resolver.addresses(&self.query).await?;
         let nodes = records
             .into_iter()
             .map(|address| names::at_address(basename, address));

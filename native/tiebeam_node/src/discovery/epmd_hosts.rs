@@ -46,6 +46,14 @@ impl EpmdHosts {
         self.port = Some(port);
         self
     }
+
+    /// The same on other hosts.
+    pub(super) fn with_hosts(&self, hosts: Vec<String>) -> Self {
+        Self {
+            hosts,
+            ..self.clone()
+        }
+    }
 }
 
 impl Discovery for EpmdHosts {

@@ -3,7 +3,7 @@
 //! Source: *Kubernetes DNS-Based Service Discovery*; libcluster's `Cluster.Strategy.Kubernetes.DNS` (names by address),
 //! `Kubernetes` with `mode: :dns` (names of pods) and `Kubernetes.DNSSRV` (host names of a stateful set).
 
-use super::resolver::Answer;
+use super::resolver::{Answer, Asking, asking_settings};
 use super::{Discovery, DiscoveryError, Found, Resolver, names};
 use crate::node::Node;
 
@@ -26,8 +26,7 @@ pub struct Kubernetes {
     namespace: Option<String>,
     domain: String,
     names: PodNames,
-    basename: Option<String>,
-    resolver: Resolver,
+    asking: Asking,
 }
 
 impl Kubernetes {
@@ -38,8 +37,7 @@ impl Kubernetes {
             namespace: None,
             domain: "cluster.local".to_owned(),
             names: PodNames::default(),
-            basename: None,
-            resolver: Resolver::default(),
+            asking: Asking::default(),
         }
     }
 
@@ -61,17 +59,7 @@ impl Kubernetes {
         self
     }
 
-    /// What is before the `@`. Default: that of the node itself.
-    pub fn basename(mut self, basename: impl Into<String>) -> Self {
-        self.basename = Some(basename.into());
-        self
-    }
-
-    /// Asks these name servers.
-    pub fn resolver(mut self, resolver: Resolver) -> Self {
-        self.resolver = resolver;
-        self
-    }
+    asking_settings!();
 
     fn query(&self) -> String {
         match &self.namespace {
@@ -90,17 +78,17 @@ impl Discovery for Kubernetes {
     }
 
     async fn find(&mut self, node: &Node) -> Result<Found, DiscoveryError> {
-        let basename = self.basename.as_deref().unwrap_or(node.alive());
+        let basename = self.asking.basename(node);
         let query = self.query();
         if self.names == PodNames::Hostname {
-            let Answer { records, complete } = self.resolver.targets(&query).await?;
+            let Answer { records, complete } = self.asking.resolver.targets(&query).await?;
             let nodes = records.iter().map(|host| names::at_host(basename, host));
             return Ok(Found {
                 nodes: nodes.collect(),
                 complete,
             });
         }
-        let Answer { records, complete } = self.resolver.addresses(&query).await?;
+        let Answer { records, complete } = self.asking.resolver.addresses(&query).await?;
         let nodes = match (self.names, &self.namespace) {
             (PodNames::Pod, Some(namespace)) => {
                 let host = |address| names::pod_host(address, namespace, &self.domain);

@@ -17,9 +17,11 @@
 //! |---|---|---|
 //! | [`NodeList`] | nodes that are named | – |
 //! | [`EpmdHosts`] | the nodes that epmd knows on given hosts | – |
+//! | [`ErlangHosts`] | the same, on the hosts in a file `.hosts.erlang` | – |
 //! | `Dns` | `basename@address` of all addresses of a name | feature `discovery` |
 //! | `Srv` | `basename@host` of all targets of an SRV record | feature `discovery` |
 //! | `Kubernetes` | the pods behind a headless service | feature `discovery` |
+//! | `KubernetesApi` | the pods or endpoints that have given labels, by Kubernetes' API | feature `kubernetes` |
 //! | `Gossip` | whoever multicasts, as libcluster's `Cluster.Strategy.Gossip` does | feature `discovery` |
 
 mod candidates;
@@ -27,10 +29,13 @@ mod candidates;
 mod dns;
 mod driver;
 mod epmd_hosts;
+mod erlang_hosts;
 #[cfg(feature = "discovery")]
 mod gossip;
 #[cfg(feature = "discovery")]
 mod kubernetes;
+#[cfg(feature = "kubernetes")]
+mod kubernetes_api;
 mod names;
 mod node_list;
 mod pace;
@@ -51,10 +56,13 @@ pub use candidates::{MAX_CANDIDATES, MISSED_ANSWERS};
 #[cfg(feature = "discovery")]
 pub use dns::Dns;
 pub use epmd_hosts::EpmdHosts;
+pub use erlang_hosts::ErlangHosts;
 #[cfg(feature = "discovery")]
 pub use gossip::{GOSSIP_ADDRESS, GOSSIP_PORT, Gossip};
 #[cfg(feature = "discovery")]
 pub use kubernetes::{Kubernetes, PodNames};
+#[cfg(feature = "kubernetes")]
+pub use kubernetes_api::{KubernetesApi, KubernetesResource};
 pub use node_list::NodeList;
 #[cfg(feature = "discovery")]
 pub use resolver::Resolver;

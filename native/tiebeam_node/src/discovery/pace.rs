@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::backoff::Backoff;
+
 /// The shortest pause between two looks. A discovery that waits by itself hands on at most so many batches a second, so
 /// that a flood of packets costs little.
 const FLOOR: Duration = Duration::from_millis(10);
@@ -12,35 +14,23 @@ const FAILED_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause after looks that failed: the time in which a mended resolver is noticed.
 const FAILED_MAX: Duration = Duration::from_secs(60);
 
-/// The first and the longest pause before a node that was not reached is dialled again. Half a minute is what a node that
-/// starts slowly waits at most; a name that is in DNS for ever, and no node, costs two dials a minute.
-const DIAL_FIRST: Duration = Duration::from_secs(1);
-const DIAL_MAX: Duration = Duration::from_secs(30);
+/// The pauses before a node that was not reached is dialled again. Half a minute is what a node that starts slowly waits at
+/// most; a name that is in DNS for ever, and no node, costs two dials a minute.
+const DIALS: Backoff = Backoff::exponential(Duration::from_secs(1), Duration::from_secs(30));
 
 /// The pause before the next look, after so many that failed in succession. `chance` is between 0 and 1.
 pub(super) fn pause(interval: Duration, failures: u32, chance: f64) -> Duration {
     let pause = match failures {
         0 => interval,
-        _ => doubled(
-            interval.max(FAILED_FIRST),
-            failures - 1,
-            FAILED_MAX.max(interval),
-        ),
+        _ => Backoff::exponential(interval.max(FAILED_FIRST), FAILED_MAX.max(interval))
+            .plain(failures - 1),
     };
     spread(pause, chance).max(FLOOR)
 }
 
 /// The pause before a node is dialled again that was not reached so many times, at least one. `chance` is between 0 and 1.
 pub(super) fn redial(failures: u32, chance: f64) -> Duration {
-    spread(
-        doubled(DIAL_FIRST, failures.saturating_sub(1), DIAL_MAX),
-        chance,
-    )
-}
-
-fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
-    // Sixteen doublings are more than any of these limits.
-    first.saturating_mul(1 << times.min(16)).min(most)
+    spread(DIALS.plain(failures.saturating_sub(1)), chance)
 }
 
 /// A quarter more or less: nodes that started together do not go on in step.

@@ -11,6 +11,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::time::timeout;
 
 use super::DiscoveryError;
+use crate::node::Node;
 
 /// How long one name server may take to answer one question, and how often it is asked again.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
@@ -25,6 +26,37 @@ const TOTAL_TIME: Duration = Duration::from_secs(15);
 pub struct Resolver {
     name_servers: Vec<SocketAddr>,
 }
+
+/// The settings of all discoveries that ask name servers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asking {
+    pub(super) basename: Option<String>,
+    pub(super) resolver: Resolver,
+}
+
+impl Asking {
+    pub(super) fn basename<'a>(&'a self, node: &'a Node) -> &'a str {
+        self.basename.as_deref().unwrap_or(node.alive())
+    }
+}
+
+/// The methods that change a field `asking`, for a discovery's own `impl`.
+macro_rules! asking_settings {
+    () => {
+        /// What is before the `@`. Default: that of the node itself.
+        pub fn basename(mut self, basename: impl Into<String>) -> Self {
+            self.asking.basename = Some(basename.into());
+            self
+        }
+
+        /// Asks these name servers.
+        pub fn resolver(mut self, resolver: Resolver) -> Self {
+            self.asking.resolver = resolver;
+            self
+        }
+    };
+}
+pub(super) use asking_settings;
 
 /// What name servers say of a name.
 #[derive(Debug, PartialEq, Eq)]

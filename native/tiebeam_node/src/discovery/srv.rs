@@ -1,6 +1,6 @@
 //! The targets of an SRV record (RFC 2782).
 
-use super::resolver::Answer;
+use super::resolver::{Answer, Asking, asking_settings};
 use super::{Discovery, DiscoveryError, Found, Resolver, names};
 use crate::node::Node;
 
@@ -9,8 +9,7 @@ use crate::node::Node;
 #[derive(Clone, Debug)]
 pub struct Srv {
     query: String,
-    basename: Option<String>,
-    resolver: Resolver,
+    asking: Asking,
 }
 
 impl Srv {
@@ -18,22 +17,11 @@ impl Srv {
     pub fn new(query: impl Into<String>) -> Self {
         Self {
             query: query.into(),
-            basename: None,
-            resolver: Resolver::default(),
+            asking: Asking::default(),
         }
     }
 
-    /// What is before the `@`. Default: that of the node itself.
-    pub fn basename(mut self, basename: impl Into<String>) -> Self {
-        self.basename = Some(basename.into());
-        self
-    }
-
-    /// Asks these name servers.
-    pub fn resolver(mut self, resolver: Resolver) -> Self {
-        self.resolver = resolver;
-        self
-    }
+    asking_settings!();
 }
 
 impl Discovery for Srv {
@@ -42,8 +30,8 @@ impl Discovery for Srv {
     }
 
     async fn find(&mut self, node: &Node) -> Result<Found, DiscoveryError> {
-        let basename = self.basename.as_deref().unwrap_or(node.alive());
-        let Answer { records, complete } = self.resolver.targets(&self.query).await?;
+        let basename = self.asking.basename(node);
+        let Answer { records, complete } = self.asking.resolver.targets(&self.query).await?;
         let nodes = records.iter().map(|host| names::at_host(basename, host));
         Ok(Found {
             nodes: nodes.collect(),

@@ -49,17 +49,36 @@ impl std::error::Error for ParseError {}
 impl Term {
     /// Reads a term in Erlang syntax, see [the table](crate::text). A `.` may follow it.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let mut parser = Parser {
-            text,
-            at: 0,
-            depth: 0,
-        };
+        let mut parser = Parser::new(text);
         let term = parser.term()?;
         parser.eat(".");
         parser.space();
         match parser.rest() {
             "" => Ok(term),
             _ => Err(parser.error("the end of the text")),
+        }
+    }
+
+    /// Reads terms of which each has a `.` behind it, as `file:consult/1` does.
+    ///
+    /// ```
+    /// # use tiebeam_wire::Term;
+    /// let hosts = Term::consult("'h1.example'. % the first one\n'h2.example'.\n").unwrap();
+    /// assert_eq!(hosts, [Term::atom("h1.example"), Term::atom("h2.example")]);
+    /// assert!(Term::consult("'h1.example'").is_err());
+    /// ```
+    pub fn consult(text: &str) -> Result<Vec<Self>, ParseError> {
+        let mut parser = Parser::new(text);
+        let mut terms = Vec::new();
+        loop {
+            parser.space();
+            if parser.rest().is_empty() {
+                return Ok(terms);
+            }
+            terms.push(parser.term()?);
+            if !parser.eat(".") {
+                return Err(parser.error("a '.'"));
+            }
         }
     }
 }
@@ -80,6 +99,14 @@ struct Parser<'t> {
 type Result<T, E = ParseError> = std::result::Result<T, E>;
 
 impl<'t> Parser<'t> {
+    fn new(text: &'t str) -> Self {
+        Self {
+            text,
+            at: 0,
+            depth: 0,
+        }
+    }
+
     fn rest(&self) -> &'t str {
         &self.text[self.at..]
     }
