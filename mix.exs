@@ -32,6 +32,7 @@ defmodule Tiebeam.MixProject do
 
   # The tests of TLS make certificates and open a socket of their own.
   defp applications(:test), do: [:crypto, :inets, :logger, :public_key, :ssl]
+
   # Gossip with a secret is encrypted. Kubernetes' API is asked over HTTPS: who uses it has these applications.
   defp applications(_env), do: [:crypto, :logger, inets: :optional, public_key: :optional, ssl: :optional]
 

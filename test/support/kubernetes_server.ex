@@ -66,7 +66,9 @@ defmodule Support.KubernetesServer do
                  else: (_other -> nil)
           end)
 
-        {status, body} = with body when is_binary(body) <- GenServer.call(server, {:get, path, token}), do: {200, body}
+        {status, body} =
+          with body when is_binary(body) <- GenServer.call(server, {:get, path, token}), do: {200, body}
+
         length = byte_size(body)
         head = "HTTP/1.1 #{status} x\r\ncontent-type: application/json\r\ncontent-length: #{length}\r\n\r\n"
         :ok = :ssl.send(socket, [head, body])

@@ -6,7 +6,20 @@ defmodule Tiebeam.DiscoveryTest do
 
   alias Support.{Beam, DnsServer, Multicast, Net, ToldDiscovery}
   alias Tiebeam.{Discovery, Options}
-  alias Tiebeam.Discovery.{Candidates, Connector, DNS, Epmd, ErlangHosts, Gossip, Kubernetes, KubernetesAPI, SRV, Static}
+
+  alias Tiebeam.Discovery.{
+    Candidates,
+    Connector,
+    DNS,
+    Epmd,
+    ErlangHosts,
+    Gossip,
+    Kubernetes,
+    KubernetesAPI,
+    SRV,
+    Static
+  }
+
   alias Tiebeam.Discovery.Gossip.Packet
 
   doctest Tiebeam.Discovery.Pace
@@ -345,7 +358,9 @@ defmodule Tiebeam.DiscoveryTest do
 
   describe "a file of hosts" do
     test "is read at each look, and epmd asked on its hosts" do
-      path = Path.join(System.tmp_dir!(), "tiebeam_hosts_#{System.pid()}_#{System.unique_integer([:positive])}")
+      path =
+        Path.join(System.tmp_dir!(), "tiebeam_hosts_#{System.pid()}_#{System.unique_integer([:positive])}")
+
       on_exit(fn -> File.rm(path) end)
       [alive, host] = node() |> Atom.to_string() |> String.split("@")
       state = ErlangHosts.init(path: path, matching: alive)

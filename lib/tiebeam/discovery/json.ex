@@ -98,8 +98,9 @@ defmodule Tiebeam.Discovery.JSON do
     end
   end
 
-  for {escaped, character} <- [?", ?\\, ?/, {?b, ?\b}, {?f, ?\f}, {?n, ?\n}, {?r, ?\r}, {?t, ?\t}]
-                              |> Enum.map(&if(is_tuple(&1), do: &1, else: {&1, &1})) do
+  for {escaped, character} <-
+        [?", ?\\, ?/, {?b, ?\b}, {?f, ?\f}, {?n, ?\n}, {?r, ?\r}, {?t, ?\t}]
+        |> Enum.map(&if(is_tuple(&1), do: &1, else: {&1, &1})) do
     defp escape(<<unquote(escaped), rest::binary>>, _at), do: {<<unquote(character)>>, rest}
   end
 

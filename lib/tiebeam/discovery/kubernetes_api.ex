@@ -59,7 +59,9 @@ defmodule Tiebeam.Discovery.KubernetesAPI do
   end
 
   defp server?(nil), do: true
-  defp server?(server), do: is_binary(server) and match?(%{scheme: "https", host: <<_, _::binary>>}, URI.parse(server))
+
+  defp server?(server),
+    do: is_binary(server) and match?(%{scheme: "https", host: <<_, _::binary>>}, URI.parse(server))
 
   @impl true
   def find(state) do

@@ -228,7 +228,7 @@ async fn the_token_is_read_anew_at_each_look_and_shown_to_the_right_server_alone
 async fn an_error_says_what_is_wrong() {
     let authority = Authority::new();
     let (node, server, account, mut api) = pod(&authority).await;
-    let mut says = async |api: &mut KubernetesApi, words: &str| {
+    let says = async |api: &mut KubernetesApi, words: &str| {
         let error = api.find(&node).await.unwrap_err().to_string();
         assert!(error.contains(words), "{words}: {error}");
     };

@@ -57,7 +57,14 @@ defmodule Tiebeam.Discovery.KubernetesAPITest do
     File.write!(Path.join(account, "token"), @token <> "\n")
     File.write!(Path.join(account, "namespace"), "prod")
     File.cp!(authority.ca, Path.join(account, "ca.crt"))
-    options = [selector: "app=my_app", basename: "x", server: KubernetesServer.url(server), service_account: account]
+
+    options = [
+      selector: "app=my_app",
+      basename: "x",
+      server: KubernetesServer.url(server),
+      service_account: account
+    ]
+
     %{server: server, account: account, options: options}
   end
 
@@ -131,7 +138,11 @@ defmodule Tiebeam.Discovery.KubernetesAPITest do
           %{},
           %{"items" => nil},
           %{"items" => [nil, "x", %{}, %{"metadata" => 1, "subsets" => [1, %{"addresses" => [%{}, 2]}]}]},
-          %{"items" => [%{"endpoints" => [%{"addresses" => ["no address", 5]}], "status" => %{"podIP" => "x"}}]}
+          %{
+            "items" => [
+              %{"endpoints" => [%{"addresses" => ["no address", 5]}], "status" => %{"podIP" => "x"}}
+            ]
+          }
         ] do
       assert KubernetesAPI.nodes(list, state, "x") == []
     end
