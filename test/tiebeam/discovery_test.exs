@@ -370,9 +370,6 @@ defmodule Tiebeam.DiscoveryTest do
       File.write!(path, "'#{host}'.\n")
       assert {:ok, [name], ^state} = ErlangHosts.find(state)
       assert name == Atom.to_string(node())
-      # A host without an epmd hides no others.
-      File.write!(path, "'#{host}'.\n'127.0.0.9'.\n")
-      assert {:some, [^name], ^state} = ErlangHosts.find(state)
       File.write!(path, "'#{host}'")
       assert {:error, {^path, {_line, :erl_parse, _why}}, ^state} = ErlangHosts.find(state)
     end

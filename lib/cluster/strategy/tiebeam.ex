@@ -50,7 +50,7 @@ defmodule Cluster.Strategy.Tiebeam do
       iex> seeds = {Tiebeam.Discovery.Static, nodes: [:a@h]}
       iex> topology = %{topology: :app, connect: {MyApp, :connect, []}, config: [discovery: [seeds]]}
       iex> Cluster.Strategy.Tiebeam.options(topology)
-      [discovery: [{Tiebeam.Discovery.Static, [connect: {MyApp, :connect, []}, nodes: [:a@h]]}], name: :app]
+      [name: :app, discovery: [{Tiebeam.Discovery.Static, [connect: {MyApp, :connect, []}, nodes: [:a@h]]}]]
   """
   @spec options(state) :: keyword
   def options(%{topology: topology, connect: connect, config: config}) do

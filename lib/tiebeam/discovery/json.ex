@@ -87,7 +87,7 @@ defmodule Tiebeam.Discovery.JSON do
         unless String.valid?(plain), do: throw({:none, rest})
 
         if mark == ?" do
-          {IO.iodata_to_binary(Enum.reverse(parts, plain)), space(after_mark)}
+          {IO.iodata_to_binary(Enum.reverse([plain | parts])), space(after_mark)}
         else
           {character, after_mark} = escape(after_mark, drop(rest, at))
           string(after_mark, [character, plain | parts])
