@@ -54,6 +54,24 @@ defmodule Tiebeam.Registry do
   not know yet. Errors are also those of `t:Tiebeam.Leader.error/0`. Metadata cannot be changed, no events are sent, and
   `register_async/5` and groups are not there.
 
+  ## A registry of one's own
+
+      defmodule MyApp.Rooms do
+        use Tiebeam.Registry, cluster: MyApp.Cluster, scope: :rooms
+      end
+
+  gives the module these functions for the names of one scope; further options are those of `register/5`. All that this module can do is still there for the
+  same names.
+
+  - `register_name(name, pid)` - `:ok`, `{:error, :already_registered}` or `{:error, reason}`, see `t:error/0`.
+  - `unregister_name(name)` - `:ok`, `{:error, :not_found}` or `{:error, reason}`.
+  - `lookup_name(name)` - `{:ok, pid}` or `{:error, :not_found}`.
+  - `via(name)` - the name for OTP: `GenServer.start_link(Room, 7, name: MyApp.Rooms.via(7))`.
+  - `child_spec/1` - for a place behind the cluster in a supervision tree, `children = [{Tiebeam, name: MyApp.Cluster}, MyApp.Rooms]`: it starts
+    no process, and fails with words where there is no cluster.
+
+  All but `child_spec/1` may be redefined.
+
   ## From other nodes
 
   Any node, with the package or without, asks any member: `GenServer.call({:tiebeam, node}, request)`.
@@ -301,6 +319,18 @@ defmodule Tiebeam.Registry do
   end
 
   @doc """
+  Whether a term can be a name, and why not.
+
+      iex> Tiebeam.Registry.validate_name({:room, 7})
+      :ok
+      iex> {:error, {:invalid_name, _why}} = Tiebeam.Registry.validate_name(%{room: 7})
+  """
+  @spec validate_name(term) :: :ok | {:error, Name.invalid()}
+  def validate_name(name) do
+    with {:ok, _bytes} <- Name.encode(name), do: :ok
+  end
+
+  @doc """
   Replaces the metadata of a name whose process is one of this node. The option is `:scope`.
 
   This node's table shows it when it is answered; there is no moment without the name. Blocks as `register/5`.
@@ -323,7 +353,8 @@ defmodule Tiebeam.Registry do
 
   @doc """
   The process that has a name, or `nil`, as far as this node knows: what other nodes did a round trip ago may be missing. A
-  process of this node that has ended is never the answer. Reads a table and never waits. The option is `:scope`.
+  process of this node that has ended is never the answer. Reads a table and never waits. Options: `:scope`, and `:hide_suspect`: whether a
+  process whose node is a suspect is `nil` (default: `false`).
 
       iex> Tiebeam.Registry.whereis(MyApp.Cluster, "nobody")
       nil
@@ -332,7 +363,13 @@ defmodule Tiebeam.Registry do
   def whereis(cluster, name, options \\ [])
 
   def whereis(cluster, name, []), do: find(cluster, :default, name)
-  def whereis(cluster, name, options), do: find(cluster, scope!(options), name)
+
+  def whereis(cluster, name, options) do
+    options = options!(options, [:scope, :hide_suspect])
+
+    with pid when is_pid(pid) <- find(cluster, options[:scope] || :default, name),
+         do: unless(hidden?(cluster, pid, options), do: pid)
+  end
 
   defp find(_cluster, :global, name), do: with(:undefined <- :global.whereis_name(name), do: nil)
 
@@ -360,12 +397,29 @@ defmodule Tiebeam.Registry do
   """
   @spec lookup(Tiebeam.name(), name, keyword) :: {pid, metadata} | nil
   def lookup(cluster, name, options \\ []) do
-    case scope!(options) do
-      :global -> with pid when is_pid(pid) <- find(cluster, :global, name), do: {pid, nil}
-      :strong -> with {pid, meta, _token} <- Strong.row(cluster, name), do: {pid, meta}
-      scope -> row(cluster, scope, name)
-    end
+    options = options!(options, [:scope, :hide_suspect])
+
+    found =
+      case options[:scope] || :default do
+        :global -> with pid when is_pid(pid) <- find(cluster, :global, name), do: {pid, nil}
+        :strong -> with {pid, meta, _token} <- Strong.row(cluster, name), do: {pid, meta}
+        scope -> row(cluster, scope, name)
+      end
+
+    with {pid, _meta} <- found, do: unless(hidden?(cluster, pid, options), do: found)
   end
+
+  defp hidden?(cluster, pid, options),
+    do: options[:hide_suspect] == true and Table.suspect?(cluster, node(pid))
+
+  @doc """
+  Whether somebody has a name; options as for `whereis/3`.
+
+      iex> Tiebeam.Registry.registered?(MyApp.Cluster, "nobody")
+      false
+  """
+  @spec registered?(Tiebeam.name(), name, keyword) :: boolean
+  def registered?(cluster, name, options \\ []), do: whereis(cluster, name, options) != nil
 
   defp row(cluster, scope, name) do
     case :ets.lookup(cluster, {scope, name}) do
@@ -444,20 +498,130 @@ defmodule Tiebeam.Registry do
   defp counted([]), do: 0
 
   @doc """
-  The names of a scope that this node knows, of all nodes, in no order. The option is `:scope`. Reads the whole table.
+  The names of a scope that this node knows, of all nodes, in no order. Reads the whole table. Options: `:scope`, and `:tag`: only names whose
+  metadata is a map that has the tag in the list of its key `:tags`.
 
-      iex> Tiebeam.Registry.register(MyApp.Cluster, "one", self(), nil, scope: :few)
-      iex> Tiebeam.Registry.names(MyApp.Cluster, scope: :few)
+      iex> Tiebeam.Registry.register(MyApp.Cluster, "one", self(), %{tags: ["odd"]}, scope: :few)
+      iex> Tiebeam.Registry.register(MyApp.Cluster, "two", self(), nil, scope: :few)
+      iex> Enum.sort(Tiebeam.Registry.names(MyApp.Cluster, scope: :few))
+      ["one", "two"]
+      iex> Tiebeam.Registry.names(MyApp.Cluster, scope: :few, tag: "odd")
       ["one"]
   """
   @spec names(Tiebeam.name(), keyword) :: [name]
   def names(cluster, options \\ []) do
-    case scope!(options) do
-      :global -> :global.registered_names()
-      :strong -> for {name, _pid, _meta} <- Strong.names(cluster), do: name
-      scope -> select(cluster, [{{{scope, :"$1"}, :_, :_, :_}, [], [:"$1"]}])
+    options = options!(options, [:scope, :tag])
+
+    case {options[:scope] || :default, Keyword.fetch(options, :tag)} do
+      {:global, :error} ->
+        :global.registered_names()
+
+      {scope, {:ok, tag}} ->
+        tagged = [{{:"$1", :_, %{tags: :"$2"}}, [], [{{:"$1", :"$2"}}]}]
+        for {name, tags} <- select(cluster, tagged, scope: scope), tag?(tags, tag), do: name
+
+      {scope, :error} ->
+        select(cluster, [{{:"$1", :_, :_}, [], [:"$1"]}], scope: scope)
     end
   end
+
+  @doc """
+  The names of a process, in no order; a process has as many as it likes. The option is `:scope`. Reads the whole table.
+
+      iex> for name <- ["one", "two"], do: Tiebeam.Registry.register(MyApp.Cluster, name, self(), nil, scope: :many)
+      iex> Enum.sort(Tiebeam.Registry.names_of(MyApp.Cluster, self(), scope: :many))
+      ["one", "two"]
+  """
+  @spec names_of(Tiebeam.name(), pid, keyword) :: [name]
+  def names_of(cluster, pid, options \\ []) when is_pid(pid) do
+    select(cluster, [{{:"$1", pid, :_}, [], [:"$1"]}], scope: scope!(options))
+  end
+
+  @doc """
+  What a match specification finds among `{name, pid, metadata}` of a scope, as far as this node knows, in no order; as `Registry.select/2` of Elixir does.
+
+  Options: `:scope`, and `:limit`: no more than so many results (default: `:infinity`). Reads the whole table, unless there are as many before its end; the
+  specification is run inside the table, so that what does not match is not copied. A process that has just ended may be among the results. A
+  specification that is none raises.
+
+      iex> for zone <- 1..3, do: Tiebeam.Registry.register(MyApp.Cluster, {:cache, zone}, self(), %{zone: zone}, scope: :caches)
+      iex> in_zones = [{{:"$1", :_, %{zone: :"$2"}}, [{:>=, :"$2", 2}], [:"$1"]}]
+      iex> Enum.sort(Tiebeam.Registry.select(MyApp.Cluster, in_zones, scope: :caches))
+      [cache: 2, cache: 3]
+      iex> length(Tiebeam.Registry.select(MyApp.Cluster, [{{:_, :_, :_}, [], [:"$_"]}], scope: :caches, limit: 1))
+      1
+  """
+  @spec select(Tiebeam.name(), spec :: [{{term, term, term}, guards :: [term], body :: [term]}], keyword) ::
+          [term]
+  def select(cluster, spec, options \\ []) do
+    options = options!(options, [:scope, :limit])
+    compiled = compile!(spec)
+    limit = options[:limit] || :infinity
+
+    case options[:scope] || :default do
+      scope when scope in [:global, :strong] ->
+        results = cluster |> all(scope) |> :ets.match_spec_run(compiled)
+        if limit == :infinity, do: results, else: Enum.take(results, limit)
+
+      scope ->
+        rows = Enum.map(spec, &of_rows(&1, scope))
+        read(cluster, fn -> select_rows(cluster, rows, limit) end)
+    end
+  end
+
+  defp compile!(spec) do
+    unless is_list(spec) and
+             Enum.all?(spec, &match?({{_name, _pid, _meta}, guards, _body} when is_list(guards), &1)),
+           do: raise(ArgumentError)
+
+    :ets.match_spec_compile(spec)
+  rescue
+    ArgumentError ->
+      reraise ArgumentError,
+              "expected a match specification of {name, pid, metadata}, as in [{{:\"$1\", :_, :_}, [], [:\"$1\"]}], got: " <>
+                inspect(spec),
+              __STACKTRACE__
+  end
+
+  defp all(_cluster, :global) do
+    for name <- :global.registered_names(),
+        pid <- [:global.whereis_name(name)],
+        is_pid(pid),
+        do: {name, pid, nil}
+  end
+
+  defp all(cluster, :strong), do: Strong.names(cluster)
+
+  # The same specification, of rows of the table.
+  defp of_rows({{name, pid, meta}, guards, body}, scope),
+    do: {{{scope, name}, pid, meta, :_}, whole(guards), whole(body)}
+
+  # The whole of what matched is the triple, not the row.
+  @whole {{{:element, 2, {:element, 1, :"$_"}}, {:element, 2, :"$_"}, {:element, 3, :"$_"}}}
+
+  defp whole(:"$_"), do: @whole
+  defp whole({:const, _term} = constant), do: constant
+  defp whole(term) when is_tuple(term), do: term |> Tuple.to_list() |> whole() |> List.to_tuple()
+  defp whole([first | rest]), do: [whole(first) | whole(rest)]
+  defp whole(%{} = map), do: Map.new(map, fn {key, value} -> {whole(key), whole(value)} end)
+  defp whole(term), do: term
+
+  defp select_rows(cluster, rows, :infinity), do: :ets.select(cluster, rows)
+  defp select_rows(_cluster, _rows, 0), do: []
+  defp select_rows(cluster, rows, limit), do: cluster |> :ets.select(rows, limit) |> more(limit, [])
+
+  # A table may answer with fewer than it was asked for, and still have more.
+  defp more({found, continuation}, left, results) when length(found) < left,
+    do: continuation |> :ets.select() |> more(left - length(found), found ++ results)
+
+  defp more({found, _continuation}, left, results), do: Enum.take(found, left) ++ results
+  defp more(:"$end_of_table", _left, results), do: results
+
+  @doc false
+  # Whether a tag is in a list; what others registered may be none, or improper.
+  def tag?([tag | _tags], tag), do: true
+  def tag?([_other | tags], tag), do: tag?(tags, tag)
+  def tag?(_tags, _tag), do: false
 
   @doc """
   As `names/2`, but only those that this node answers for.
@@ -469,10 +633,8 @@ defmodule Tiebeam.Registry do
         for {name, pid, _meta} <- Strong.names(cluster), node(pid) == node(), do: name
 
       scope ->
-        select(
-          cluster,
-          for(owner <- [node(), {:claim, :_}], do: {{{scope, :"$1"}, :_, :_, owner}, [], [:"$1"]})
-        )
+        rows = for owner <- [node(), {:claim, :_}], do: {{{scope, :"$1"}, :_, :_, owner}, [], [:"$1"]}
+        read(cluster, fn -> :ets.select(cluster, rows) end)
     end
   end
 
@@ -492,6 +654,75 @@ defmodule Tiebeam.Registry do
   @doc "Ends the subscription of the calling process."
   @spec unsubscribe(Tiebeam.name()) :: :ok
   def unsubscribe(cluster), do: GenServer.call(Table.process(cluster), :unsubscribe_names)
+
+  @doc false
+  defmacro __using__(options) do
+    quote bind_quoted: [options: options] do
+      {cluster, options} = Keyword.pop(options, :cluster)
+      Tiebeam.Registry.own!(cluster, options)
+
+      @tiebeam_cluster cluster
+      @tiebeam_options Keyword.put_new(options, :scope, :default)
+
+      @doc "Gives a name to a process of this node: see `Tiebeam.Registry.register/5`."
+      @spec register_name(Tiebeam.Registry.name(), pid) ::
+              :ok | {:error, :already_registered | Tiebeam.Registry.error()}
+      def register_name(name, pid),
+        do: Tiebeam.Registry.register_own(@tiebeam_cluster, name, pid, @tiebeam_options)
+
+      @doc "Takes a name away from its process, which must be one of this node: see `Tiebeam.Registry.unregister/3`."
+      @spec unregister_name(Tiebeam.Registry.name()) :: :ok | {:error, :not_found | Tiebeam.Registry.error()}
+      def unregister_name(name),
+        do: Tiebeam.Registry.unregister_own(@tiebeam_cluster, name, @tiebeam_options[:scope])
+
+      @doc "The process that has a name: see `Tiebeam.Registry.whereis/3`."
+      @spec lookup_name(Tiebeam.Registry.name()) :: {:ok, pid} | {:error, :not_found}
+      def lookup_name(name) do
+        case Tiebeam.Registry.whereis(@tiebeam_cluster, name, scope: @tiebeam_options[:scope]) do
+          nil -> {:error, :not_found}
+          pid -> {:ok, pid}
+        end
+      end
+
+      @doc "A name as OTP takes it, for what registers itself when it starts."
+      @spec via(Tiebeam.Registry.name()) :: {:via, Tiebeam.Registry, Tiebeam.Registry.via()}
+      def via(name), do: {:via, Tiebeam.Registry, {@tiebeam_cluster, @tiebeam_options[:scope], name}}
+
+      @doc "For a place behind the cluster in a supervision tree: starts no process, and fails where there is no cluster."
+      @spec child_spec(term) :: Supervisor.child_spec()
+      def child_spec(_argument),
+        do: %{id: __MODULE__, start: {Tiebeam.Registry, :start_own, [@tiebeam_cluster]}}
+
+      defoverridable register_name: 2, unregister_name: 1, lookup_name: 1, via: 1
+    end
+  end
+
+  @doc false
+  def own!(cluster, options) do
+    unless is_atom(cluster) and cluster != nil do
+      raise ArgumentError,
+            "use Tiebeam.Registry needs the option :cluster, the name of a cluster, got: #{inspect(cluster)}"
+    end
+
+    options!(options, [:scope, :on_conflict, :resolve])
+  end
+
+  @doc false
+  def start_own(cluster) do
+    Table.process(cluster)
+    :ignore
+  end
+
+  @doc false
+  def register_own(cluster, name, pid, options) do
+    with {:error, {:taken, _holder}} <- register(cluster, name, pid, nil, options),
+         do: {:error, :already_registered}
+  end
+
+  @doc false
+  def unregister_own(cluster, name, scope) do
+    with {:error, :unknown} <- unregister(cluster, name, scope: scope), do: {:error, :not_found}
+  end
 
   # OTP's callbacks for `:via`.
 
@@ -640,8 +871,6 @@ defmodule Tiebeam.Registry do
 
   def describe(reason), do: "the group refused it: #{inspect(reason)}"
 
-  defp select(cluster, spec), do: read(cluster, fn -> :ets.select(cluster, spec) end)
-
   @doc false
   def options!(options, known) do
     Tiebeam.Leadership.keyword!(options)
@@ -667,6 +896,8 @@ defmodule Tiebeam.Registry do
   defp option?(:resolve, {module, function}), do: is_atom(module) and is_atom(function)
   defp option?(:resolve, value), do: value == nil
   defp option?(:pid, value), do: is_pid(value) or value == nil
+  defp option?(:hide_suspect, value), do: is_boolean(value)
+  defp option?(:limit, value), do: value in [nil, :infinity] or (is_integer(value) and value >= 0)
   defp option?(_key, _value), do: true
 
   defp now, do: System.monotonic_time(:millisecond)

@@ -33,6 +33,7 @@ defmodule Tiebeam.Server do
 
   alias Tiebeam.{Connection, Error, Event, Leadership, Member, Native, Options, Registry, Reporter, Table}
   alias Tiebeam.Registry.{Claim, Driver, Question}
+  alias Tiebeam.Services.Watches
 
   # Messages taken at once. Keeps the turn at a few hundred microseconds in a cluster of a hundred nodes.
   @max_batch 64
@@ -154,6 +155,15 @@ defmodule Tiebeam.Server do
     {:reply, :ok, %{state | names: Driver.unsubscribe(state.names, caller)}}
   end
 
+  def handle_call({:watch_services, filter}, {caller, _tag}, state) when node(caller) == node() do
+    {reply, services} = Watches.watch(state.names.services, caller, filter)
+    {:reply, reply, services(state, services)}
+  end
+
+  def handle_call({:unwatch_services, watch}, {caller, _tag}, state) do
+    {:reply, :ok, services(state, Watches.unwatch(state.names.services, caller, watch))}
+  end
+
   # Of this node only: a process that the command is about is watched.
   def handle_call({:leadership, _command, _timeout, _pid} = request, {caller, _tag} = from, state)
       when node(caller) == node(),
@@ -230,6 +240,11 @@ defmodule Tiebeam.Server do
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, state)
       when is_map_key(state.names.waiters, monitor) do
     {:noreply, %{state | names: Driver.give_up(state.names, monitor)}}
+  end
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state)
+      when is_map_key(state.names.services.watches, monitor) do
+    {:noreply, services(state, Watches.ended(state.names.services, monitor))}
   end
 
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, state)
@@ -740,7 +755,7 @@ defmodule Tiebeam.Server do
 
   defp act({:notify, notice}, state) do
     record(notice, state.options.name)
-    publish(state, notice)
+    publish(%{state | names: Driver.look(state.names)}, notice)
   end
 
   defp lost(state, {scope, name, pid, _on_conflict} = lost, kept) do
@@ -803,6 +818,8 @@ defmodule Tiebeam.Server do
   end
 
   defp answerable(_state, _verb, _key, pid, _from), do: {:error, {:not_local, pid, node(pid)}}
+
+  defp services(state, services), do: %{state | names: %{state.names | services: services}}
 
   defp forget_oldest(observations) when map_size(observations) <= @max_observations, do: observations
 

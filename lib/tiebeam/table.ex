@@ -7,7 +7,7 @@ defmodule Tiebeam.Table do
   # |---|---|
   # | names (has the cluster's name) | `{{scope, name}, pid, meta, owner or {:claim, caller}}`, `{{scope}, count}`, `{:process, atom, counter of claims, whether there may be any}`, `{:members, table}`, `{:groups, table}`, `{:agreed, table}`, `{:leader, node, term}`, `{:lease, term, until}` |
   # | groups | `{{scope, group, pid}, meta, owner}` |
-  # | members | `{node, member}`, `{{:vital, :health or :metrics}, map}`, `{{:option, key}, value}`, `{{:subscriber, pid}}`, `{{:watcher, pid}}`, `{{:choice, pid, scope, name}, on_conflict, resolve}`, `{{:manager, kind, name}, {pid, policy}}` |
+  # | members | `{node, member}`, `{{:vital, :health or :metrics}, map}`, `{{:option, key}, value}`, `{{:subscriber, pid}}`, `{{:watcher, pid}}`, `{{:service_watch, reference}, pid, filter}`, `{{:choice, pid, scope, name}, on_conflict, resolve}`, `{{:manager, kind, name}, {pid, policy}}` |
   # | agreed | `{{:key, binary}, revision, value}`, `{{:lock or :singleton or :name, name}, token, pid, meta}` |
   #
   # Those of names and groups are written by `Tiebeam.Registry.Driver`, what a group agreed on by `Tiebeam.Leadership.Driver`, which
@@ -46,6 +46,10 @@ defmodule Tiebeam.Table do
       [] -> nil
     end
   end
+
+  @doc "Whether a node is a suspect."
+  @spec suspect?(atom, node) :: boolean
+  def suspect?(name, node), do: match?(%Member{status: :suspect}, member(name, node))
 
   @spec health(atom) :: Tiebeam.health()
   def health(name), do: read(name, fn -> :ets.lookup_element(members_of(name), {:vital, :health}, 2) end)

@@ -160,6 +160,67 @@ defmodule Tiebeam.RegistryTest do
       assert {w, a} == {%{}, %{}}
     end
 
+    test "are selected by a match specification of {name, pid, metadata}" do
+      pid = idle()
+      for n <- 1..50, do: :ok = Registry.register(@cluster, {:room, n}, pid, %{floor: rem(n, 5)})
+      :ok = Registry.register(@cluster, {:hall, 1}, self(), %{floor: 1})
+      :ok = Registry.register(@cluster, {:room, 1}, self(), nil, scope: :other)
+      select = fn spec, options -> @cluster |> Registry.select(spec, options) |> Enum.sort() end
+
+      assert select.([{{{:hall, :"$1"}, :"$2", :_}, [], [{{:"$1", :"$2"}}]}], []) == [{1, self()}]
+      assert select.([{{{:_, :"$1"}, pid, %{floor: 3}}, [{:<, :"$1", 20}], [:"$1"]}], []) == [3, 8, 13, 18]
+      assert select.([{{:_, self(), :_}, [], [:"$_"]}], []) == [{{:hall, 1}, self(), %{floor: 1}}]
+      assert select.([{{:_, self(), :_}, [{:==, {:size, :"$_"}, 3}], [{:const, :"$_"}]}], []) == [:"$_"]
+      assert select.([{{:"$1", :_, :"$2"}, [], [:"$$"]}], scope: :other) == [[{:room, 1}, nil]]
+
+      assert select.([{{:"$1", pid, %{floor: 0}}, [], [:"$1"]}, {{:"$1", self(), :_}, [], [:"$1"]}], []) ==
+               [{:hall, 1} | for(n <- 5..50//5, do: {:room, n})]
+
+      for limit <- [0, 1, 7, 51, 52, :infinity] do
+        found = Registry.select(@cluster, [{{:"$1", :_, :_}, [], [:"$1"]}], limit: limit)
+        assert length(Enum.uniq(found)) == length(found)
+        assert length(found) == min(limit, 51)
+      end
+
+      assert Enum.sort(Registry.names_of(@cluster, pid)) == for(n <- 1..50, do: {:room, n})
+      assert Registry.names_of(@cluster, self(), scope: :other) == [{:room, 1}]
+      kill(pid)
+      eventually(fn -> Registry.names_of(@cluster, pid) == [] end)
+
+      for spec <- [:x, [:x], [{:_, [], [:"$_"]}], [{{:_, :_, :_}, [], [:"$1"]}], [{{:_, :_, :_}, :x, [1]}]] do
+        assert_raise ArgumentError, ~r/expected a match specification/, fn ->
+          Registry.select(@cluster, spec)
+        end
+      end
+
+      assert_raise ArgumentError, ~r/:limit cannot be -1/, fn -> Registry.select(@cluster, [], limit: -1) end
+
+      assert_raise ArgumentError, ~r/there is no cluster Nobody/, fn ->
+        Registry.select(Nobody, [{{:_, :_, :_}, [], [1]}])
+      end
+    end
+
+    test "are found by tag, and those of :global as well" do
+      for {name, meta} <- [
+            a: %{tags: [:x, "y"]},
+            b: %{tags: ["y"]},
+            c: %{tags: :x},
+            d: %{tags: [1 | "y"]},
+            e: ["y"]
+          ],
+          do: :ok = Registry.register(@cluster, name, self(), meta)
+
+      assert Registry.names(@cluster, tag: :x) == [:a]
+      assert Enum.sort(Registry.names(@cluster, tag: "y")) == [:a, :b]
+      assert Registry.names(@cluster, tag: 1) == [:d]
+      assert Registry.names(@cluster, tag: nil) == []
+      :yes = :global.register_name({:tagged, self()}, self())
+      assert Registry.names(@cluster, tag: "y", scope: :global) == []
+      assert Registry.names_of(@cluster, self(), scope: :global) == [{:tagged, self()}]
+      assert Registry.registered?(@cluster, {:tagged, self()}, scope: :global)
+      :global.unregister_name({:tagged, self()})
+    end
+
     test "that nobody can use for a cluster raise" do
       assert_raise ArgumentError, ~r/there is no cluster Nobody/, fn -> Registry.whereis(Nobody, :a) end
 
@@ -217,6 +278,116 @@ defmodule Tiebeam.RegistryTest do
       eventually(fn -> Group.members(@cluster, :x) == [] end)
       assert Group.members(@cluster, {:y, 1}) == [a]
       assert GenServer.call(:tiebeam, {:members, :default, {:y, 1}}) == [a]
+    end
+  end
+
+  describe "a call to a group" do
+    defmodule Member do
+      use GenServer
+      def start(name), do: GenServer.start(__MODULE__, name)
+      @impl true
+      def init(name), do: {:ok, name}
+      @impl true
+      def handle_call(:name, _from, name), do: {:reply, name, name}
+      def handle_call(:stop, _from, name), do: {:stop, :asked, name}
+      def handle_call(:late, _from, name), do: {:noreply, name}
+    end
+
+    test "has what each member replied, or why it did not" do
+      members =
+        for n <- 1..20, into: %{} do
+          {:ok, pid} = Member.start(n)
+          :ok = Group.join(@cluster, "all", pid)
+          {pid, n}
+        end
+
+      assert Map.new(Group.call(@cluster, "all", :name, timeout: 60_000)) ==
+               Map.new(members, fn {pid, n} -> {pid, {:ok, n}} end)
+
+      assert Group.call(@cluster, "nobody", :name) == []
+
+      # One that ends instead of an answer.
+      test = self()
+      silent = spawn(fn -> receive do: ({:"$gen_call", _from, :name} -> send(test, :asked)) end)
+      :ok = Group.join(@cluster, "all", silent)
+      answers = Map.new(Group.call(@cluster, "all", :name, timeout: 60_000))
+      assert_received :asked
+      assert map_size(answers) == 21 and match?({:error, _}, answers[silent])
+      assert Enum.all?(members, fn {pid, n} -> answers[pid] == {:ok, n} end)
+      eventually(fn -> length(Group.members(@cluster, "all")) == 20 end)
+      stopped = Group.call(@cluster, "all", :stop, timeout: 60_000)
+      assert Map.new(stopped) == Map.new(members, fn {pid, _n} -> {pid, {:error, {:down, :asked}}} end)
+    end
+
+    test "of more members than are asked at a time reaches them all" do
+      members = for n <- 1..2_500, do: n |> Member.start() |> elem(1)
+      for pid <- members, do: :ok = Group.join(@cluster, "many", pid)
+      answers = Group.call(@cluster, "many", :name, timeout: 60_000)
+      assert answers |> Enum.map(&elem(&1, 1)) |> Enum.sort() == for(n <- 1..2_500, do: {:ok, n})
+      for pid <- members, do: Process.exit(pid, :kill)
+    end
+
+    test "leaves nothing behind" do
+      {:ok, pid} = Member.start(1)
+      :ok = Group.join(@cluster, "late", pid)
+      assert Group.call(@cluster, "late", :late, timeout: 10) == [{pid, {:error, :timeout}}]
+      assert Group.call(@cluster, "late", :late, timeout: 0) == [{pid, {:error, :timeout}}]
+
+      assert Process.info(self(), [:messages, :monitors, :links]) |> Keyword.take([:messages, :monitors]) == [
+               messages: [],
+               monitors: []
+             ]
+
+      assert_raise ArgumentError, ~r/:timeout must be milliseconds/, fn ->
+        Group.call(@cluster, "late", :late, timeout: :infinity)
+      end
+    end
+  end
+
+  describe "a registry of one's own" do
+    defmodule Rooms do
+      use Tiebeam.Registry, cluster: MyApp.Cluster, scope: :rooms
+    end
+
+    test "registers, finds and forgets names of its scope" do
+      pid = idle()
+      assert Rooms.lookup_name({:room, 7}) == {:error, :not_found}
+      assert Rooms.register_name({:room, 7}, pid) == :ok
+      assert Rooms.register_name({:room, 7}, self()) == {:error, :already_registered}
+      assert {:error, {:invalid_name, _}} = Rooms.register_name(1.5, self())
+      assert Rooms.lookup_name({:room, 7}) == {:ok, pid}
+      assert Registry.whereis(@cluster, {:room, 7}, scope: :rooms) == pid
+      assert Registry.whereis(@cluster, {:room, 7}) == nil
+      assert Rooms.unregister_name({:room, 7}) == :ok
+      assert Rooms.unregister_name({:room, 7}) == {:error, :not_found}
+      {:ok, agent} = Agent.start_link(fn -> 1 end, name: Rooms.via(:agent))
+      assert Rooms.lookup_name(:agent) == {:ok, agent}
+      assert Agent.get(Rooms.via(:agent), & &1) == 1
+    end
+
+    test "is in its place behind the cluster, or fails with words" do
+      {:ok, supervisor} = Supervisor.start_link([Rooms], strategy: :one_for_one)
+      assert [{Rooms, :undefined, :worker, _}] = Supervisor.which_children(supervisor)
+      Supervisor.stop(supervisor)
+      Process.flag(:trap_exit, true)
+      :ok = stop_supervised({Tiebeam, @cluster})
+
+      assert {:error,
+              {:shutdown, {:failed_to_start_child, Rooms, {:EXIT, {%ArgumentError{message: text}, _}}}}} =
+               Supervisor.start_link([Rooms], strategy: :one_for_one)
+
+      assert text =~ "there is no cluster MyApp.Cluster"
+    end
+
+    test "is told of options that make no sense when it is compiled" do
+      for {options, words} <- [
+            {[], ~r/needs the option :cluster/},
+            {[cluster: C, on_conflict: :x], ~r/:on_conflict cannot be :x/}
+          ] do
+        assert_raise ArgumentError, words, fn ->
+          Code.eval_quoted(quote do: defmodule(Wrong, do: use(Tiebeam.Registry, unquote(options))))
+        end
+      end
     end
   end
 

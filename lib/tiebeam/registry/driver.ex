@@ -6,6 +6,7 @@ defmodule Tiebeam.Registry.Driver do
   # comes from another node.
 
   alias Tiebeam.Registry.{Claim, Name, Watcher}
+  alias Tiebeam.Services.Watches
   alias Tiebeam.Table
 
   # Callers of `await` at a time. Each is a process of this node that does nothing else.
@@ -24,8 +25,8 @@ defmodule Tiebeam.Registry.Driver do
   # `watcher` watches the processes of this node that have or had entries; `unwatched` are those that it is to be told of.
   # `guests` are such processes of other nodes, with their monitors.
   # `awaited` are callers that wait for a name, by name and by monitor; `waiters` are the names, by monitor.
-  # `subscribers` have a monitor. `purges` are for telemetry. `counts` are names per scope, `counted` those whose row is old.
-  @enforce_keys [:cluster, :process, :members, :groups, :subscribers, :watcher, :claims]
+  # `subscribers` have a monitor. `services` are those that watch groups as services. `purges` are for telemetry. `counts` are names per scope, `counted` those whose row is old.
+  @enforce_keys [:cluster, :process, :members, :groups, :subscribers, :services, :watcher, :claims]
   defstruct @enforce_keys ++
               [unwatched: [], guests: %{}, awaited: %{}, waiters: %{}, verdicts: %{}] ++
               [counts: %{}, counted: [], purges: []]
@@ -42,6 +43,7 @@ defmodule Tiebeam.Registry.Driver do
       members: members,
       groups: Table.groups_of(cluster),
       subscribers: Map.new(subscribers, &{&1, Process.monitor(&1)}),
+      services: Watches.new(cluster),
       watcher: Watcher.start_link(),
       claims: Claim.new(cluster),
       counts: Map.new(:ets.select(cluster, [{{{:"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}]))
@@ -74,6 +76,7 @@ defmodule Tiebeam.Registry.Driver do
       end
 
     :ets.delete_all_objects(groups)
+    state = look(state)
     own? = fn pid, owner -> owner == node() or node(pid) == node() end
 
     names =
@@ -182,10 +185,10 @@ defmodule Tiebeam.Registry.Driver do
       {{scope, group}, pid, meta, node} ->
         row = {{scope, group, pid}, meta, node}
 
-        if state.subscribers == %{} do
+        if state.subscribers == %{} and not is_map_key(state.services.known, scope) do
           change(rest, names, [row | groups], state)
         else
-          state = write(state, names, [row | groups])
+          state = state |> write(names, [row | groups]) |> membership({scope, group, pid})
           change(rest, [], [], tell(state, {what, scope, group, pid, meta}))
         end
 
@@ -212,6 +215,7 @@ defmodule Tiebeam.Registry.Driver do
 
     with {:ok, group} <- Name.decode(group), {:ok, pid} <- Name.decode(pid) do
       :ets.delete(state.groups, {scope, group, pid})
+      state = membership(state, {scope, group, pid})
       change(rest, [], [], tell(state, {:left, scope, group, pid, why}))
     else
       :error -> change(rest, [], [], state)
@@ -264,8 +268,8 @@ defmodule Tiebeam.Registry.Driver do
       end)
 
     state =
-      Enum.reduce(groups, state, fn {scope, group, pid}, state ->
-        tell(state, {:left, scope, group, pid, why})
+      Enum.reduce(groups, state, fn {scope, group, pid} = key, state ->
+        state |> membership(key) |> tell({:left, scope, group, pid, why})
       end)
 
     duration = System.monotonic_time() - began
@@ -360,6 +364,13 @@ defmodule Tiebeam.Registry.Driver do
     for {pid, _monitor} <- state.subscribers, do: send(pid, {:tiebeam, state.cluster, event})
     state
   end
+
+  # Services.
+
+  @doc "Those that watch services are told what differs from what they know."
+  def look(state), do: %{state | services: Watches.look(state.services)}
+
+  defp membership(state, key), do: %{state | services: Watches.changed(state.services, key)}
 
   # Conflicts.
 

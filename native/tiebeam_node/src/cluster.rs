@@ -74,6 +74,7 @@ mod registry;
 mod registry_event;
 mod replica;
 mod resolvers;
+mod services;
 mod strong;
 mod subscribers;
 mod table;
@@ -121,6 +122,9 @@ pub use name::Name;
 pub use registry::{RegisterOptions, Registration, Registry, RegistryError};
 pub use registry_event::{RegistryEvent, RegistryEvents};
 pub use resolvers::Conflict;
+pub use services::{
+    Service, ServiceChange, ServiceChanges, ServiceFilter, ServiceOptions, Services,
+};
 pub use strong::{StrongNames, StrongRegistration};
 
 impl Node {
@@ -245,6 +249,8 @@ impl Node {
             events: registry_events.downgrade(),
             resolvers: Resolvers::default(),
             scope: DEFAULT_SCOPE.into(),
+            members: watched.clone(),
+            hide_suspects: false,
             leadership: leadership.clone(),
         };
         let handle = ClusterHandle {

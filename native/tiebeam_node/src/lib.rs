@@ -58,7 +58,8 @@ pub use cluster::{
     ClusterEvents, ClusterHandle, CommandError, Conflict, Consistency, Expected, Groups, Kv,
     KvChange, KvChanges, KvEntry, KvValue, Leader, LeaderChange, LeaderChanges, LeadershipError,
     LockGuard, LockHolder, Locks, Name, RegisterOptions, Registration, Registry, RegistryError,
-    RegistryEvent, RegistryEvents, StrongNames, StrongRegistration, Token, Voters,
+    RegistryEvent, RegistryEvents, Service, ServiceChange, ServiceChanges, ServiceFilter,
+    ServiceOptions, Services, StrongNames, StrongRegistration, Token, Voters,
 };
 pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
 pub use correlated::Correlated;

@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tiebeam_node::{
-    Atom, ClusterConfig, ClusterHandle, Config, Cookie, Departure, EpmdMode, Gone, Keep, Name,
-    Node, OnConflict, Pid, Process, RegisterOptions, Registration, Registry, RegistryError,
-    RegistryEvent, RegistryEvents, RegistryLimits, Signal, Status, Term, Timing,
+    Answer, Atom, CallError, ClusterConfig, ClusterHandle, Config, Cookie, Departure, EpmdMode,
+    GenServer, Gone, Keep, Name, Node, OnConflict, Pid, Process, RegisterOptions, Registration,
+    Registry, RegistryError, RegistryEvent, RegistryEvents, RegistryLimits, ReplyTo, Service,
+    ServiceChange, ServiceChanges, ServiceFilter, ServiceOptions, Signal, Status, Term, Timing,
 };
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -528,6 +529,248 @@ async fn members_of_a_group_get_what_is_published() {
         Err(RegistryError::Unknown)
     ));
     stop([a, b]).await;
+}
+
+/// Says its name to who asks, and nothing to who asks for silence.
+struct Member(&'static str);
+
+impl GenServer for Member {
+    type Call = String;
+    type Cast = Term;
+    type Reply = String;
+
+    async fn handle_call(&mut self, request: String, _: &ReplyTo, _: &Process) -> Answer<String> {
+        match request.as_str() {
+            "silence" => Answer::Later,
+            _ => Answer::Reply(self.0.to_owned()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_group_is_asked_and_says_who_answered_what() {
+    let ([a, b], [on_a, on_b]) = pair().await;
+    let (here, there) = (on_a.groups(), on_b.groups());
+    let first = a.start_server("first", Member("first")).await.unwrap();
+    let second = b.start_server("second", Member("second")).await.unwrap();
+    let silent = b.spawn_anonymous().unwrap();
+    let mut events = here.subscribe();
+    here.join("workers", &first).await.unwrap();
+    there.join("workers", &second).await.unwrap();
+    there.join("workers", silent.pid()).await.unwrap();
+    let mut joined = 0;
+    event(&mut events, |_| {
+        joined += 1;
+        (joined == 3).then_some(())
+    })
+    .await;
+
+    // One of them ends instead of an answer.
+    let asked = here.call::<_, String>("workers", "name", DEADLINE);
+    let gone = silent.pid().clone();
+    let ends = async {
+        let mut silent = silent;
+        assert!(matches!(silent.recv().await, Some(Signal::Call(_))));
+    };
+    let (answers, ()) = within("the answers", async { tokio::join!(asked, ends) }).await;
+    let answers = answers.unwrap();
+    let answer = |pid: &Pid| {
+        let found = answers.iter().find(|(member, _)| member == pid);
+        &found.expect("one answer for each member").1
+    };
+    assert_eq!(answers.len(), 3);
+    assert_eq!(answer(&first).as_ref().unwrap(), "first");
+    assert_eq!(answer(&second).as_ref().unwrap(), "second");
+    assert!(answer(&gone).is_err(), "{:?}", answer(&gone));
+
+    // Nobody answers, and nobody is there.
+    let asked = here.call::<_, String>("workers", "silence", Duration::from_millis(10));
+    let answers = within("the end", asked).await.unwrap();
+    assert!(answers.len() >= 2);
+    let timed_out = |answer: &Result<_, _>| matches!(answer, Err(CallError::Timeout(_)));
+    assert!(answers.iter().any(|(_, answer)| timed_out(answer)));
+    assert!(answers.iter().all(|(_, answer)| answer.is_err()));
+    let nobody = here.call::<_, String>("nobody", "name", DEADLINE).await;
+    assert!(nobody.unwrap().is_empty());
+    stop([a, b]).await;
+}
+
+#[tokio::test]
+async fn names_are_found_by_tag_and_by_process_and_filtered() {
+    let a = start("a", &[]).await;
+    let names = a.cluster(settings()).await.unwrap().registry();
+    let (one, other) = (a.spawn_anonymous().unwrap(), a.spawn_anonymous().unwrap());
+    let tagged = |text| RegisterOptions::new().meta_term(&Term::parse(text).unwrap());
+    for (name, meta) in [
+        (1, "#{tags => [<<\"http\">>, json]}"),
+        (2, "#{tags => [<<\"http\">> | json]}"),
+        (3, "[<<\"http\">>]"),
+        (4, "#{tags => [<<\"http\">>], zone => 7}"),
+    ] {
+        let meta = tagged(meta);
+        names.register_with(name, one.pid(), meta).await.unwrap();
+    }
+    names.register("plain", other.pid()).await.unwrap();
+    names.scope("else").register(9, one.pid()).await.unwrap();
+
+    let sorted = |mut names: Vec<Name>| {
+        names.sort();
+        names
+    };
+    let numbers = |numbers: &[i32]| numbers.iter().map(|n| Name::from(*n)).collect::<Vec<_>>();
+    assert_eq!(sorted(names.names_with_tag("http")), numbers(&[1, 4]));
+    assert_eq!(names.names_with_tag(Atom::of("json")), numbers(&[1]));
+    assert!(names.names_with_tag("json").is_empty());
+    assert_eq!(sorted(names.names_of(one.pid())), numbers(&[1, 2, 3, 4]));
+    assert_eq!(names.names_of(other.pid()), [Name::from("plain")]);
+    assert_eq!(names.scope("else").names_of(one.pid()), numbers(&[9]));
+    // Whoever filters may look names up.
+    let zoned = names.entries().filter(|(name, found)| {
+        let meta = found.meta_term().unwrap();
+        meta.as_map()
+            .is_some_and(|map| map.get_atom("zone").is_some())
+            && names.whereis(name).as_ref() == Some(&found.pid)
+    });
+    assert_eq!(
+        zoned.map(|(name, _)| name).collect::<Vec<_>>(),
+        numbers(&[4])
+    );
+    assert_eq!(names.entries().count(), 5);
+    drop(one);
+    assert_eq!(names.entries().count(), 1, "of processes that run");
+    a.stop().await;
+}
+
+async fn change(changes: &mut ServiceChanges) -> ServiceChange {
+    within("a change", changes.recv()).await.expect("a driver")
+}
+
+async fn up(changes: &mut ServiceChanges) -> Service {
+    match change(changes).await {
+        ServiceChange::Up(service) => service,
+        other => panic!("expected one that is up, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn services_are_listed_by_name_and_tag_and_watched() {
+    let ([a, b], [on_a, on_b]) = pair().await;
+    let (here, there) = (on_a.services(), on_b.services());
+    let (api, web) = (a.spawn_anonymous().unwrap(), b.spawn_anonymous().unwrap());
+    let options = || ServiceOptions::new().tags(["http", "json"]);
+    let with_port = options().meta(&("port", 8080)).unwrap();
+    here.register("api", api.pid(), with_port).await.unwrap();
+    let http = || ServiceFilter::alive().tag("http");
+    // What is there, and then what comes.
+    let mut on_http = there.watch(http());
+    let mut on_json = here.watch(ServiceFilter::any().tag("json").name("web"));
+    let found = up(&mut on_http).await;
+    assert_eq!((&found.name, &found.pid), (&"api".into(), api.pid()));
+    assert_eq!(found.tags, ["http".into(), Name::from("json")]);
+    assert_eq!(
+        found.meta::<(String, u16)>().unwrap(),
+        ("port".to_owned(), 8080)
+    );
+    assert_eq!(found.status, Status::Alive);
+    assert_eq!(there.list(&http()), [found]);
+
+    there.register("web", web.pid(), options()).await.unwrap();
+    assert_eq!(up(&mut on_http).await.pid, *web.pid());
+    assert_eq!(up(&mut on_json).await.pid, *web.pid());
+    let count = |filter| here.list(&filter).len();
+    assert_eq!(count(http()), 2);
+    assert_eq!(count(http().name("web")), 1);
+    assert_eq!(count(http().name("db")), 0);
+    assert_eq!(
+        count(http().matching(|service| service.name == "api".into())),
+        1
+    );
+    assert_eq!(count(ServiceFilter::suspect()), 0);
+    assert!(on_a.services().scope("else").list(&http()).is_empty());
+    assert!(
+        on_a.groups().groups().is_empty(),
+        "they have a scope of their own"
+    );
+
+    // Other tags: still one, and no longer one.
+    let other = ServiceOptions::new().tag("http");
+    there.register("web", web.pid(), other).await.unwrap();
+    let changed = change(&mut on_http).await;
+    assert!(matches!(&changed, ServiceChange::Changed(service) if service.tags.len() == 1));
+    let down = change(&mut on_json).await;
+    assert!(matches!(&down, ServiceChange::Down(service) if service.tags.len() == 2));
+    here.unregister("api", api.pid()).await.unwrap();
+    let down = change(&mut on_http).await;
+    assert!(matches!(&down, ServiceChange::Down(service) if service.pid == *api.pid()));
+    drop(web);
+    assert!(matches!(change(&mut on_http).await, ServiceChange::Down(_)));
+    assert!(there.list(&ServiceFilter::any()).is_empty());
+
+    let long = ServiceOptions::new().meta(&"x".repeat(5000)).unwrap();
+    let refused = here.register("api", api.pid(), long).await;
+    assert!(
+        matches!(refused, Err(RegistryError::Limit(_))),
+        "{refused:?}"
+    );
+    b.stop().await;
+    assert!(on_http.recv().await.is_none());
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn what_runs_on_a_suspect_is_flagged_and_can_be_hidden() {
+    let a = start("a", &[]).await;
+    let link = Link::to(&a).await;
+    let b = start_with("b", &[(&a, link.port)]).await;
+    // A suspect stays one for as long as this test takes.
+    let patient = || {
+        let timing = Timing {
+            greet_first: millis(50),
+            greet_max: millis(400),
+            probe_interval: millis(1_000),
+            suspicion_multiplier: 64,
+            ..Timing::fast()
+        };
+        settings().timing(timing)
+    };
+    let on_a = a.cluster(patient()).await.unwrap();
+    let on_b = b.cluster(patient().join([A])).await.unwrap();
+    let api = b.spawn_anonymous().unwrap();
+    let options = ServiceOptions::new();
+    let services = on_b.services();
+    services.register("api", api.pid(), options).await.unwrap();
+    on_b.groups().join("api", api.pid()).await.unwrap();
+    on_b.registry().register("api", api.pid()).await.unwrap();
+    let services = on_a.services();
+    let mut alive = services.watch(ServiceFilter::alive());
+    let mut any = services.watch(ServiceFilter::any());
+    assert_eq!(up(&mut alive).await, up(&mut any).await);
+    let (groups, names) = (on_a.groups(), on_a.registry());
+    names.await_name("api", DEADLINE).await.unwrap();
+    let shown = || {
+        let hiding = (groups.hide_suspects(), names.hide_suspects());
+        let members = (groups.members("api").len(), hiding.0.members("api").len());
+        let pids = (names.whereis("api"), hiding.1.whereis("api"));
+        assert_eq!(hiding.1.lookup("api").map(|found| found.pid), pids.1);
+        (members, pids.0.is_some(), pids.1.is_some())
+    };
+    assert_eq!(shown(), ((1, 1), true, true));
+
+    link.cut();
+    let changed = change(&mut any).await;
+    assert!(
+        matches!(&changed, ServiceChange::Changed(service) if service.status == Status::Suspect)
+    );
+    assert!(matches!(change(&mut alive).await, ServiceChange::Down(_)));
+    assert_eq!(services.list(&ServiceFilter::suspect()).len(), 1);
+    assert!(services.list(&ServiceFilter::alive()).is_empty());
+    assert_eq!(shown(), ((1, 0), true, false));
+
+    link.heal();
+    assert_eq!(up(&mut alive).await.pid, *api.pid());
+    assert!(matches!(change(&mut any).await, ServiceChange::Changed(_)));
+    assert_eq!(shown(), ((1, 1), true, true));
+    stop([b, a]).await;
 }
 
 #[tokio::test]

@@ -1,16 +1,27 @@
 //! What a Rust program does with the groups of a cluster.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 use tiebeam_core::registry::{Command, What};
 use tiebeam_wire::{Pid, Term};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::cluster::name::Name;
 use crate::cluster::registry::{Registration, RegistryError, Shared, meta_bytes, no_meta};
 use crate::cluster::registry_event::RegistryEvents;
 use crate::cluster::table::term_bytes;
+use crate::error::{CallError, SendError};
+use crate::message::FromTerm;
+use crate::node::Node;
+use crate::typed;
+
+/// Members that one [`Groups::call`] asks at a time: each is a task, and an answer that may come at the same moment as all
+/// others.
+const MAX_ASKED: usize = 1_000;
 
 /// The groups of a cluster, in one scope: a process is in as many as it likes, in each once. Clones are the same.
 ///
@@ -43,6 +54,16 @@ impl Groups {
         Self {
             shared: Shared {
                 scope: scope.into(),
+                ..self.shared.clone()
+            },
+        }
+    }
+
+    /// The same groups, without members whose node is a suspect: one that did not answer lately and may still.
+    pub fn hide_suspects(&self) -> Self {
+        Self {
+            shared: Shared {
+                hide_suspects: true,
                 ..self.shared.clone()
             },
         }
@@ -117,9 +138,23 @@ impl Groups {
         let members = self.shared.table.members(&self.shared.scope, &group.into());
         members
             .into_iter()
-            .filter(|row| !self.shared.has_ended(&row.pid))
+            .filter(|row| self.shared.shows(&row.pid))
             .map(Registration::of)
             .collect()
+    }
+
+    /// All members of all groups of the scope. Reads the whole local table, never waits.
+    pub(super) fn entries(&self) -> Vec<(Name, Registration)> {
+        let mut entries = Vec::new();
+        self.shared
+            .table
+            .each_group(&self.shared.scope, |group, members| {
+                let group = Name::of(group);
+                let rows = members.values().cloned().map(Registration::of);
+                entries.extend(rows.map(|row| (group.clone(), row)));
+            });
+        entries.retain(|(_, entry)| self.shared.shows(&entry.pid));
+        entries
     }
 
     /// The members of a group that run on this node. Reads a local table, never waits.
@@ -139,7 +174,7 @@ impl Groups {
     }
 
     /// Sends a message to each member that is in the group as this node sees it; to how many. Never waits: a member behind
-    /// a link that is full does not get it, and is not counted.
+    /// a link that is full does not get it, and is not counted. Nobody says whether it arrived: [`Groups::call`] does.
     pub fn publish(&self, group: impl Into<Name>, message: impl Into<Term>) -> usize {
         let message = message.into();
         let mut sent = 0;
@@ -152,6 +187,47 @@ impl Groups {
             }
         }
         sent
+    }
+
+    /// Asks each member that is in the group as this node sees it, as `GenServer.call`, and answers what each replied or why it did
+    /// not: a message with acknowledgements. At most 1,000 members are asked at a time; nothing is sent twice. Waits until
+    /// all have answered or failed, at most for so long; with [`CallError::Timeout`] the request may have been handled, or be yet.
+    ///
+    /// # Errors
+    /// The request has no form as a term; nobody was asked.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, those that were asked handle the request, and the others are not asked.
+    pub async fn call<R, T>(
+        &self,
+        group: impl Into<Name>,
+        request: &R,
+        timeout: Duration,
+    ) -> Result<Vec<(Pid, Result<T, CallError>)>, SendError>
+    where
+        R: Serialize + ?Sized,
+        T: FromTerm + Send + 'static,
+    {
+        let deadline = Instant::now() + timeout;
+        let request =
+            typed::to_term(request).map_err(|error| SendError::Encode(error.to_string()))?;
+        let members = self.members(group);
+        let mut answers = Vec::with_capacity(members.len());
+        let mut calls = JoinSet::new();
+        for member in members {
+            if calls.len() >= MAX_ASKED {
+                answers.extend(calls.join_next().await.and_then(Result::ok));
+            }
+            let (node, request) = (self.shared.node.clone(), request.clone());
+            calls.spawn(async move {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let reply = node.call_term(&member.pid, request, left).await;
+                let reply = reply.and_then(Node::read_reply);
+                (member.pid, reply)
+            });
+        }
+        answers.extend(calls.join_all().await);
+        Ok(answers)
     }
 
     /// From now on tells of every change of the groups of this scope. Whoever reads after this call misses nothing.

@@ -15,6 +15,7 @@ use crate::cluster::leader::Leader;
 use crate::cluster::leadership;
 use crate::cluster::lock::Locks;
 use crate::cluster::registry::{Registry, Shared};
+use crate::cluster::services::Services;
 use crate::node::Node;
 use crate::process::ReplyTo;
 
@@ -149,6 +150,11 @@ impl ClusterHandle {
     /// The groups of the cluster, in the scope `"default"`.
     pub fn groups(&self) -> Groups {
         Groups::new(self.registry.clone())
+    }
+
+    /// The services of the cluster.
+    pub fn services(&self) -> Services {
+        Services::new(self.registry.clone())
     }
 
     /// From now on tells of every change of the members. A subscriber that reads [`ClusterHandle::members`] after it subscribed misses

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use tiebeam_core::NodeName;
 use tiebeam_core::registry::name::NameError;
 use tiebeam_core::registry::{Answer, Command, Keep, OnConflict, Refusal, What};
+use tiebeam_core::{Member, NodeName, Status};
 use tiebeam_wire::{DecodeError, Pid, Term, decode};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::cluster::handle::{Asked, Request};
 use crate::cluster::leadership;
@@ -46,6 +46,10 @@ pub(super) struct Shared {
     pub(super) events: broadcast::WeakSender<Told>,
     pub(super) resolvers: Resolvers,
     pub(super) scope: Arc<str>,
+    /// The members of the cluster.
+    pub(super) members: watch::Receiver<Arc<[Member]>>,
+    /// Whether processes on nodes that are suspects are left out.
+    pub(super) hide_suspects: bool,
     /// The way to strong names.
     pub(super) leadership: leadership::Shared,
 }
@@ -95,6 +99,22 @@ impl Shared {
     pub(super) fn has_ended(&self, pid: &Pid) -> bool {
         pid.node == *self.node.name() && !self.node.is_process_alive(pid)
     }
+
+    /// Whether a look-up may answer with this process.
+    pub(super) fn shows(&self, pid: &Pid) -> bool {
+        !self.has_ended(pid) && !(self.hide_suspects && self.is_suspect(pid))
+    }
+
+    fn is_suspect(&self, pid: &Pid) -> bool {
+        status(&self.members.borrow(), pid.node.as_str()) == Some(Status::Suspect)
+    }
+}
+
+/// The status of a node, if it is a member.
+pub(super) fn status(members: &[Member], node: &str) -> Option<Status> {
+    // They are in the order of their names.
+    let found = members.binary_search_by(|member| member.node.as_str().cmp(node));
+    found.ok().map(|index| members[index].status)
 }
 
 /// What an answer of the core means to who asked.
@@ -169,6 +189,16 @@ impl Registry {
         Self {
             shared: Shared {
                 scope: scope.into(),
+                ..self.shared.clone()
+            },
+        }
+    }
+
+    /// The same names, but look-ups by name find no process whose node is a suspect: one that did not answer lately and may still.
+    pub fn hide_suspects(&self) -> Self {
+        Self {
+            shared: Shared {
+                hide_suspects: true,
                 ..self.shared.clone()
             },
         }
@@ -307,10 +337,11 @@ impl Registry {
     pub fn whereis(&self, name: impl Into<Name>) -> Option<Pid> {
         let name = name.into();
         if &*self.shared.scope == GLOBAL_SCOPE {
-            return self.shared.node.global().whereis(name.to_term());
+            let pid = self.shared.node.global().whereis(name.to_term())?;
+            return self.shared.shows(&pid).then_some(pid);
         }
         let pid = self.shared.table.pid(&self.shared.scope, &name)?;
-        (!self.shared.has_ended(&pid)).then_some(pid)
+        self.shared.shows(&pid).then_some(pid)
     }
 
     /// The process that has a name, its node and metadata. Reads a local table, never waits.
@@ -318,10 +349,11 @@ impl Registry {
         let name = name.into();
         if &*self.shared.scope == GLOBAL_SCOPE {
             let pid = self.shared.node.global().whereis(name.to_term())?;
-            return Registration::of_global(pid);
+            let found = Registration::of_global(pid)?;
+            return self.shared.shows(&found.pid).then_some(found);
         }
         let row = self.shared.table.name(&self.shared.scope, &name)?;
-        (!self.shared.has_ended(&row.pid)).then(|| Registration::of(row))
+        self.shared.shows(&row.pid).then(|| Registration::of(row))
     }
 
     /// Waits until some process has this name, for at most so long. What is there already is found at once. A name of the
@@ -376,6 +408,41 @@ impl Registry {
             .table
             .each_name(&self.shared.scope, |name, _| names.push(Name::of(name)));
         names
+    }
+
+    /// All names of the scope with what is known of them, in no particular order: to be filtered as any iterator. Copies the
+    /// whole local table when it is called, never waits.
+    pub fn entries(&self) -> impl Iterator<Item = (Name, Registration)> + use<> {
+        let mut entries = Vec::new();
+        if &*self.shared.scope == GLOBAL_SCOPE {
+            let found = |name| self.lookup(&name).map(|found| (name, found));
+            entries = self.names().into_iter().filter_map(found).collect();
+        } else {
+            // The names are read outside of the table's locks: who filters may look something up.
+            self.shared
+                .table
+                .each_name(&self.shared.scope, |name, row| {
+                    entries.push((Name::of(name), Registration::of(row.clone())));
+                });
+            entries.retain(|(_, found)| self.shared.shows(&found.pid));
+        }
+        entries.into_iter()
+    }
+
+    /// The names of a process; it has as many as it likes. Reads the whole local table, never waits.
+    pub fn names_of(&self, pid: &Pid) -> Vec<Name> {
+        let of_pid = self.entries().filter(|(_, found)| found.pid == *pid);
+        of_pid.map(|(name, _)| name).collect()
+    }
+
+    /// The names with a tag: those whose metadata is a map that has it in the list of its key `tags`, see
+    /// [`Registration::tags`]. Reads the whole local table, never waits.
+    pub fn names_with_tag(&self, tag: impl Into<Name>) -> Vec<Name> {
+        let tag = tag.into();
+        let tagged = self
+            .entries()
+            .filter(|(_, found)| found.tags().contains(&tag));
+        tagged.map(|(name, _)| name).collect()
     }
 
     /// The names of the scope that this node answers for. Reads the whole local table, never waits.
@@ -538,6 +605,11 @@ impl Registration {
         tiebeam_wire::value::from_bytes(&self.meta)
     }
 
+    /// Its tags: the names in the list `tags` of metadata that is a map, as of a `struct` with the field `tags`. Metadata of another form has none.
+    pub fn tags(&self) -> Vec<Name> {
+        self.meta_term().map(|meta| tags(&meta)).unwrap_or_default()
+    }
+
     /// Its metadata as a term.
     ///
     /// # Errors
@@ -545,6 +617,15 @@ impl Registration {
     pub fn meta_term(&self) -> Result<Term, DecodeError> {
         decode::decode(&Bytes::copy_from_slice(&self.meta))
     }
+}
+
+/// The tags in metadata.
+pub(super) fn tags(meta: &Term) -> Vec<Name> {
+    let tags = meta.as_map().and_then(|map| map.get_atom("tags"));
+    let tags = tags.and_then(Term::as_list).unwrap_or_default();
+    tags.iter()
+        .filter_map(|tag| Name::from_term(tag).ok())
+        .collect()
 }
 
 /// Why something about a name or a group was not done. Nothing was changed.

@@ -207,6 +207,15 @@ impl RegistryEvents {
         }
     }
 
+    /// Takes an event of any scope that is there already; whether there was one.
+    pub(super) fn skip(&mut self) -> bool {
+        use broadcast::error::TryRecvError;
+        match self.receiver.try_recv() {
+            Ok(_) | Err(TryRecvError::Lagged(_)) => true,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => false,
+        }
+    }
+
     /// The next event; `None` when the driver is gone.
     ///
     /// # Cancel safety

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tiebeam_wire::{Atom, Term};
 
-use crate::cluster::{Name, RegisterOptions, Registry};
+use crate::cluster::{Name, RegisterOptions, Registry, ServiceOptions, Services};
 use crate::gen_server::{self, Birth, GenServer};
 use crate::process::Process;
 use crate::supervisor::Supervisor;
@@ -74,6 +74,7 @@ pub struct ChildSpec {
     pub(super) kind: ChildKind,
     name: Option<Atom>,
     registered: Option<(Registry, Name, RegisterOptions)>,
+    services: Vec<(Services, Name, ServiceOptions)>,
     body: Body,
 }
 
@@ -147,6 +148,7 @@ impl ChildSpec {
             kind: ChildKind::Worker,
             name: None,
             registered: None,
+            services: Vec::new(),
             body: Arc::new(body),
         }
     }
@@ -191,6 +193,19 @@ impl ChildSpec {
         self
     }
 
+    /// Registers every process of the child as a service, before it takes any message and before the supervisor goes on: that of
+    /// the process before it is gone by then or in a moment. A start fails with `{not_registered, Text}` if it is refused. May be
+    /// called for several services.
+    pub fn service(
+        mut self,
+        services: &Services,
+        name: impl Into<Name>,
+        options: ServiceOptions,
+    ) -> Self {
+        self.services.push((services.clone(), name.into(), options));
+        self
+    }
+
     /// The name on its node, if it has one.
     pub(crate) fn local_name(&self) -> Option<&Atom> {
         self.name.as_ref()
@@ -210,10 +225,15 @@ impl ChildSpec {
         birth: Birth,
     ) -> impl Future<Output = Result<(), Term>> + Send + 'static {
         let registered = self.registered.clone();
+        let services = self.services.clone();
         let body = Arc::clone(&self.body);
         async move {
             if let Some((registry, name, options)) = registered {
                 let answer = registry.register_with(name, process.pid(), options).await;
+                answer.map_err(gen_server::not_registered)?;
+            }
+            for (services, name, options) in services {
+                let answer = services.register(name, process.pid(), options).await;
                 answer.map_err(gen_server::not_registered)?;
             }
             body(process, birth).await

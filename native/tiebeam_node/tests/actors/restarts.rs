@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tiebeam_node::{
     ActorRef, CallError, ChildSpec, ClusterConfig, Registry, RegistryError, RetryPolicy,
-    SpawnError, Strategy, Supervisor,
+    ServiceFilter, ServiceOptions, SpawnError, Strategy, Supervisor,
 };
 
 use super::*;
@@ -105,6 +105,59 @@ async fn a_reference_by_cluster_name_outlives_a_thousand_kills() {
     let gone = || far.whereis("counter").is_none().then_some(());
     eventually("the name goes with the supervisor", gone).await;
     other.stop().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervised_service_is_listed_before_its_supervisor_goes_on() {
+    let node = start_node("served", &[]).await;
+    let services = node
+        .cluster(ClusterConfig::fast())
+        .await
+        .unwrap()
+        .services();
+    let all = ServiceFilter::alive();
+    let http = ServiceOptions::new().tag("http");
+    let child = ChildSpec::server("counter", Counter::default)
+        .service(&services, "counter", http.clone())
+        .service(&services, "sum", ServiceOptions::new());
+    // What the next child sees of it.
+    let (seen, mut seeing) = tokio::sync::mpsc::unbounded_channel();
+    let look = services.clone();
+    let next = ChildSpec::process("next", move |mut process| {
+        let listed = look.list(&ServiceFilter::alive());
+        seen.send(listed).expect("the test reads it");
+        async move {
+            while process.recv().await.is_some() {}
+            Ok(())
+        }
+    });
+    let supervisor = Supervisor::new(Strategy::RestForOne)
+        .intensity(100, Duration::from_secs(3600))
+        .child(child)
+        .child(next);
+    let supervisor = supervisor.start(&node).await.unwrap();
+    for _ in 0..20 {
+        let listed = tokio::time::timeout(DEADLINE, seeing.recv()).await.unwrap();
+        let listed = listed.expect("a next child");
+        let pid = &listed[0].pid;
+        assert_eq!(listed.len(), 2, "{listed:?}");
+        assert!(listed.iter().all(|service| service.pid == *pid));
+        let served = node.call::<_, Pid>(pid, &Request::Who, DEADLINE).await;
+        assert_eq!(served.unwrap(), *pid);
+        node.send_exit(pid, Term::atom("kill"));
+    }
+    let again = || (services.list(&all).len() == 2).then_some(());
+    eventually("it is there again", again).await;
+    supervisor.stop().await;
+    assert!(services.list(&all).is_empty());
+
+    // One that is refused.
+    let long = http.meta(&"x".repeat(5000)).unwrap();
+    let child = ChildSpec::server("counter", Counter::default).service(&services, "counter", long);
+    let refused = Supervisor::new(Strategy::OneForOne).child(child);
+    let error = refused.start(&node).await.unwrap_err().to_string();
+    assert!(error.contains("not_registered"), "{error}");
     node.stop().await;
 }
 
