@@ -10,6 +10,7 @@ use tiebeam_wire::{Atom, InlineAtoms, Term, decode, encode};
 /// The version byte, before every name.
 const VERSION: u8 = 131;
 const SMALL_TUPLE: u8 = 104;
+const BINARY: u8 = 109;
 
 /// The name of a process or of a group: an atom, a text, an integer, or a tuple or list of these. At most
 /// [`MAX_NAME_BYTES`](crate::MAX_NAME_BYTES) when encoded. Cheap to clone.
@@ -49,6 +50,15 @@ impl Name {
     /// The term.
     pub fn to_term(&self) -> Term {
         term_of(&self.0)
+    }
+
+    /// The text, if it is one: an Elixir string.
+    pub fn as_str(&self) -> Option<&str> {
+        match &*self.0 {
+            // Its length is in four bytes.
+            [VERSION, BINARY, _, _, _, _, text @ ..] => std::str::from_utf8(text).ok(),
+            _ => None,
+        }
     }
 
     /// The term in the external term format, as the core has it.
@@ -204,6 +214,20 @@ mod tests {
             assert_eq!(&**name.bytes(), bytes);
             assert_eq!(name.check(), Ok(()));
             assert_eq!(Name::from_term(&name.to_term()), Ok(name));
+        }
+    }
+
+    #[test]
+    fn a_text_is_read_back() {
+        for text in ["", "ca", "日本"] {
+            assert_eq!(Name::from(text).as_str(), Some(text));
+        }
+        for name in [
+            Name::from(Atom::of("ca")),
+            Name::from(7),
+            Name::from(("a", 1)),
+        ] {
+            assert_eq!(name.as_str(), None);
         }
     }
 

@@ -102,7 +102,8 @@ impl Shared {
 
     /// Whether a look-up may answer with this process.
     pub(super) fn shows(&self, pid: &Pid) -> bool {
-        !self.has_ended(pid) && !(self.hide_suspects && self.is_suspect(pid))
+        let hidden = self.hide_suspects && self.is_suspect(pid);
+        !hidden && !self.has_ended(pid)
     }
 
     fn is_suspect(&self, pid: &Pid) -> bool {

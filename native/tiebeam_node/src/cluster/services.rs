@@ -189,6 +189,8 @@ impl Default for ServiceOptions {
     }
 }
 
+type Predicate = Arc<dyn Fn(&Service) -> bool + Send + Sync>;
+
 /// Which services are wanted: all that is said must hold.
 #[derive(Clone)]
 pub struct ServiceFilter {
@@ -196,7 +198,7 @@ pub struct ServiceFilter {
     tags: Vec<Name>,
     /// `None` is any.
     status: Option<Status>,
-    predicate: Option<Arc<dyn Fn(&Service) -> bool + Send + Sync>>,
+    predicate: Option<Predicate>,
 }
 
 impl ServiceFilter {
