@@ -24,7 +24,7 @@ defmodule Tiebeam.Group do
 
   import Tiebeam.Registry, only: [local: 1, options!: 2, read: 2, request: 5, request: 4, scope!: 1]
 
-  alias Tiebeam.{Registry, Table}
+  alias Tiebeam.{Leadership, Registry, Table}
 
   # Members that one `call/4` asks at a time: each is a monitor, and an answer that may come at the same moment as all others.
   @max_asked 1_000
@@ -125,7 +125,7 @@ defmodule Tiebeam.Group do
   @spec call(Tiebeam.name(), Registry.name(), request :: term, keyword) ::
           [{pid, {:ok, reply :: term} | {:error, :timeout | :noproc | {:down, reason :: term}}}]
   def call(cluster, group, request, options \\ []) do
-    {timeout, options} = Keyword.pop(options, :timeout, 5_000)
+    {timeout, options} = options |> Leadership.keyword!() |> Keyword.pop(:timeout, 5_000)
 
     unless is_integer(timeout) and timeout in 0..@max_timeout do
       raise ArgumentError, "the option :timeout must be milliseconds, got: #{inspect(timeout)}"

@@ -167,7 +167,7 @@ defmodule Tiebeam.Services do
   """
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options) do
-    {given, registration} = Keyword.split(options, [:cluster, :name, :child])
+    {given, registration} = options |> Leadership.keyword!() |> Keyword.split([:cluster, :name, :child])
 
     for key <- [:cluster, :name, :child], not Keyword.has_key?(given, key) do
       raise ArgumentError, "the option #{inspect(key)} is required"
