@@ -396,7 +396,11 @@ defmodule Tiebeam.Registry do
       true
   """
   @spec lookup(Tiebeam.name(), name, keyword) :: {pid, metadata} | nil
-  def lookup(cluster, name, options \\ []) do
+  def lookup(cluster, name, options \\ [])
+
+  def lookup(cluster, name, []), do: row(cluster, :default, name)
+
+  def lookup(cluster, name, options) do
     options = options!(options, [:scope, :hide_suspect])
 
     found =
@@ -872,6 +876,9 @@ defmodule Tiebeam.Registry do
   def describe(reason), do: "the group refused it: #{inspect(reason)}"
 
   @doc false
+  # Look-ups come here, mostly without any.
+  def options!([], _known), do: []
+
   def options!(options, known) do
     Tiebeam.Leadership.keyword!(options)
 

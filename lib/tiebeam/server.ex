@@ -755,8 +755,14 @@ defmodule Tiebeam.Server do
 
   defp act({:notify, notice}, state) do
     record(notice, state.options.name)
-    publish(%{state | names: Driver.look(state.names)}, notice)
+    publish(look(state, notice), notice)
   end
+
+  # Services are as their nodes are.
+  defp look(state, {change, %Member{}}) when change != :updated,
+    do: %{state | names: Driver.look(state.names)}
+
+  defp look(state, _notice), do: state
 
   defp lost(state, {scope, name, pid, _on_conflict} = lost, kept) do
     Driver.lost(state.names, lost, kept)
