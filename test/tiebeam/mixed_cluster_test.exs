@@ -5,8 +5,8 @@ if :rust in Support.Target.kinds() do
 
     import Support.Eventually
 
-    alias Support.{BeamMember, Net, OsProcess, RustMember}
-    alias Tiebeam.Member
+    alias Support.{Beam, BeamMember, Net, OsProcess, PoolWorker, RustMember}
+    alias Tiebeam.{Member, Pool}
 
     setup context do
       Support.FailureLog.enter(context.module, context.test)
@@ -40,21 +40,59 @@ if :rust in Support.Target.kinds() do
 
     test "metadata is seen by all, a broadcast by the others, health and metrics by whoever asks" do
       [beam, rust, other] = start_three()
-      :ok = Support.Beam.on(beam, Tiebeam, :set_metadata, [BeamMember.cluster(), "zone=1"])
+      :ok = Beam.on(beam, Tiebeam, :set_metadata, [BeamMember.cluster(), "zone=1"])
 
       for peer <- [rust, other] do
         eventually(fn -> Enum.find(RustMember.members(peer), &(&1.node == beam.node)).metadata == "zone=1" end)
 
         assert %{multiplier: _, stalls: _, minority: false} = RustMember.ask(peer, :health)
         metrics = RustMember.ask(peer, :metrics)
-        assert Map.keys(metrics) == Map.keys(Support.Beam.on(beam, Tiebeam, :metrics, [BeamMember.cluster()]))
+        assert Map.keys(metrics) == Map.keys(Beam.on(beam, Tiebeam, :metrics, [BeamMember.cluster()]))
         :ok = RustMember.ask(peer, {:subscribe, self()})
       end
 
-      :ok = Support.Beam.on(beam, Tiebeam, :broadcast, [BeamMember.cluster(), "hello"])
+      :ok = Beam.on(beam, Tiebeam, :broadcast, [BeamMember.cluster(), "hello"])
 
       for _ <- 1..2,
           do: assert_receive({:tiebeam, "default", {:broadcast, node, "hello"}} when node == beam.node)
+    end
+
+    test "a pool has workers of both kinds, and both find the same one for a key" do
+      beam = BeamMember.start(Net.name("b"))
+      rust = RustMember.start(Net.name("r"), join: [beam.node], args: ["--fixture"])
+      all_alive([beam, rust])
+      nodes = Enum.sort([beam.node, rust.node])
+      pool = {BeamMember.cluster(), "p"}
+      on = fn function, arguments -> Beam.on(beam, Pool, function, [pool | arguments], 60_000) end
+
+      # The one of the Rust node is there for all before there is another one.
+      true = :net_kernel.hidden_connect_node(rust.node)
+      manager = :erpc.call(rust.node, :fixture, :work, ["p"], 60_000)
+      eventually(fn -> on.(:members, []) == [rust.node] end)
+      assert on.(:call, [:hello, [timeout: 30_000]]) == {:ok, {rust.node, :hello}}
+
+      :ok = Beam.on(beam, PoolWorker, :start_pool, [[cluster: BeamMember.cluster(), name: "p"]])
+      eventually(fn -> Enum.sort(for worker <- on.(:workers, []), do: node(worker)) == nodes end)
+      eventually(fn -> on.(:members, []) == nodes end)
+      answers = on.(:call, [:all, [route: :all, timeout: 30_000]])
+      assert Enum.sort(for {_worker, {:ok, {node, :all}}} <- answers, do: node) == nodes
+      assert on.(:call, [:near, [route: :local_first, timeout: 30_000]]) == {:ok, {beam.node, :near}}
+
+      # The Rust node hears of the worker of the BEAM a moment later.
+      by_key = for key <- 1..20, do: on.(:call, [:from, [route: {:key, key}, timeout: 30_000]])
+      assert Enum.sort(Enum.uniq(by_key)) == for(node <- nodes, do: {:ok, {node, :from}})
+      ask = fn key -> {:ok, :erpc.call(rust.node, :fixture, :call_pool, ["p", key, :from], 60_000)} end
+      eventually(fn -> Enum.map(1..20, ask) == by_key end)
+
+      # What is left goes on.
+      :ok =
+        Beam.on(beam, :supervisor, :terminate_child, [:kernel_safe_sup, {Pool, BeamMember.cluster(), "p"}])
+
+      eventually(fn -> Enum.map(on.(:workers, []), &node/1) == [rust.node] end)
+      assert on.(:call, [:left, [timeout: 30_000]]) == {:ok, {rust.node, :left}}
+      true = Process.exit(manager, :kill)
+      eventually(fn -> on.(:workers, []) == [] end)
+      assert on.(:call, [:nobody, [timeout: 100]]) == {:error, :no_worker}
     end
 
     test "a Rust node that is killed is down on all others, and its restart is up once" do

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use num_bigint::BigInt;
 use tiebeam_node::{
-    Args, Atom, CallError, ClusterHandle, Destination, Exception, GlobalError, GlobalName, Name,
-    Node, PassiveReason, Pg, PgError, Pid, Process, ReleaseReason, RingHandler, RpcError,
-    SendError, Signal, SpawnError, SpawnOptions, Target, Term, Token,
+    Answer, Args, Atom, CallError, ClusterHandle, Destination, Exception, GenServer, GlobalError,
+    GlobalName, Name, Node, PassiveReason, Pg, PgError, Pid, Process, ReleaseReason, ReplyTo,
+    RingHandler, Route, RpcError, SendError, Signal, SpawnError, SpawnOptions, Target, Term, Token,
 };
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -80,7 +80,8 @@ pub(crate) fn host(node: &Node) -> Result<Arc<Notify>, SpawnError> {
     Ok(stop)
 }
 
-/// Hosts the services of a member of a cluster, which no module on a BEAM has: `Tiebeam.Singleton` and `Tiebeam.Ring` are their other sides.
+/// Hosts the services of a member of a cluster, which no module on a BEAM has: `Tiebeam.Singleton`, `Tiebeam.Ring` and
+/// `Tiebeam.Pool` are their other sides.
 pub(crate) fn host_member(node: &Node, cluster: &ClusterHandle) {
     let of_ring = cluster.clone();
     export(node, "take_part", move |process, args| {
@@ -89,6 +90,12 @@ pub(crate) fn host_member(node: &Node, cluster: &ClusterHandle) {
     let of_call = cluster.clone();
     export(node, "call_ring", move |_, args| {
         call_ring(of_call.clone(), args)
+    });
+    let of_pool = cluster.clone();
+    export(node, "work", move |_, args| work(of_pool.clone(), args));
+    let of_pool = cluster.clone();
+    export(node, "call_pool", move |_, args| {
+        call_pool(of_pool.clone(), args)
     });
     let of_leader = cluster.clone();
     export(node, "leads", move |_, []| leads(of_leader.clone()));
@@ -167,6 +174,43 @@ async fn call_ring(cluster: ClusterHandle, [name, partitions, key, request]: [Te
     let partitions = partitions.and_then(|partitions| u32::try_from(partitions).ok());
     let ring = cluster.ring(name, partitions.ok_or_else(badarg)?);
     let reply = ring.call_term(key, request, RPC_TIME).await;
+    reply.map_err(|reason| Exception::Error {
+        reason: Term::from(reason.to_string()),
+        stack: Vec::new(),
+    })
+}
+
+/// `fixture:work(Name)`: takes part in a pool that spreads. A call is answered `{Node, Request}`.
+async fn work(cluster: ClusterHandle, [name]: [Term; 1]) -> Outcome {
+    let name = Name::try_from(name).map_err(|_| error("badarg"))?;
+    let started = cluster.pool(name).start(|_token| Worker);
+    let member = started.map_err(|reason| Exception::Error {
+        reason: Term::from(reason.to_string()),
+        stack: Vec::new(),
+    })?;
+    Ok(Term::from(member.pid()))
+}
+
+struct Worker;
+
+impl GenServer for Worker {
+    type Call = Term;
+    type Cast = Term;
+    type Reply = Term;
+
+    async fn handle_call(&mut self, request: Term, _: &ReplyTo, process: &Process) -> Answer<Term> {
+        let node = Term::from(process.node().name().clone());
+        Answer::Reply(Term::tuple([node, request]))
+    }
+}
+
+/// `fixture:call_pool(Name, Key, Request)`: what the worker for the key replies.
+async fn call_pool(cluster: ClusterHandle, [name, key, request]: [Term; 3]) -> Outcome {
+    let badarg = || error("badarg");
+    let (name, key) = (Name::try_from(name), Name::try_from(key));
+    let (name, key) = (name.map_err(|_| badarg())?, key.map_err(|_| badarg())?);
+    let pool = cluster.pool(name);
+    let reply = pool.call(Route::key(key), &request, RPC_TIME).await;
     reply.map_err(|reason| Exception::Error {
         reason: Term::from(reason.to_string()),
         stack: Vec::new(),
