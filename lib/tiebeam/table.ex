@@ -139,6 +139,22 @@ defmodule Tiebeam.Table do
     end
   end
 
+  @doc "Tells the manager of a ring or a pool that the table of claims changed, if there is one."
+  @spec tell_manager(:ets.table(), :ring | :pool, Tiebeam.Registry.name()) :: :ok
+  def tell_manager(members, kind, task) do
+    for {_key, {pid, _policy}} <- :ets.lookup(members, {:manager, kind, task}), do: send(pid, :changed)
+    :ok
+  end
+
+  @doc "Tells all managers that who takes part, or who leads, changed."
+  @spec tell_managers(:ets.table()) :: :ok
+  def tell_managers(members) do
+    for pid <- :ets.select(members, [{{{:manager, :_, :_}, {:"$1", :_}}, [], [:"$1"]}]),
+        do: send(pid, :changed)
+
+    :ok
+  end
+
   @spec delete_manager(atom, :ring | :pool, Tiebeam.Registry.name(), pid) :: :ok
   def delete_manager(name, kind, task, pid) do
     :ets.select_delete(members_of(name), [

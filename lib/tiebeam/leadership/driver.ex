@@ -190,6 +190,7 @@ defmodule Tiebeam.Leadership.Driver do
     with {:ok, name} <- Name.decode(name) do
       {pid, meta} = holder(value)
       :ets.insert(state.agreed, {{kind, name}, token, pid, meta})
+      tell_manager(state, name)
     end
 
     state
@@ -197,8 +198,10 @@ defmodule Tiebeam.Leadership.Driver do
 
   def act(state, {:row, {:freed, kind, name, token}}) do
     # Another one may have it already.
-    with {:ok, name} <- Name.decode(name),
-         do: :ets.match_delete(state.agreed, {{kind, name}, token, :_, :_})
+    with {:ok, name} <- Name.decode(name) do
+      :ets.match_delete(state.agreed, {{kind, name}, token, :_, :_})
+      tell_manager(state, name)
+    end
 
     state
   end
@@ -268,6 +271,12 @@ defmodule Tiebeam.Leadership.Driver do
   defp lost(state, pid, kind, name, token),
     do: send(pid, {:tiebeam, state.cluster, {:lost, kind, name, token}})
 
+  # The claim of a slot of a ring or a pool.
+  defp tell_manager(state, {kind, task, slot}) when kind in [:ring, :pool] and is_integer(slot),
+    do: Table.tell_manager(state.members, kind, task)
+
+  defp tell_manager(_state, _name), do: :ok
+
   # Who leads.
 
   defp led(state, leader, term) do
@@ -280,6 +289,7 @@ defmodule Tiebeam.Leadership.Driver do
 
       _ ->
         :ets.insert(state.cluster, {:leader, leader, term})
+        Table.tell_managers(state.members)
         Reporter.publish(state.reporter, {:leader, leader, term})
         Enum.reduce(Map.keys(state.subscribers), state, &tell(&2, &1))
     end

@@ -9,7 +9,7 @@ defmodule Tiebeam.Placement.Manager do
   # | the claim of a slot, a singleton | `{kind, name, slot}`; its value is `{manager, %{}}` |
   # | the task, for `Tiebeam.Placement.View` | `{kind, name}` |
   #
-  # It looks at the tables now and then. When what it sees has not changed for `settle`, and there is a leader, it does what the plan
+  # It looks at the tables when it is told by whoever writes them, `:changed`, and when there is something to wait for. When what it sees has not changed for `settle`, and there is a leader, it does what the plan
   # `turn` says; the next one waits until that is done. A slot is claimed before its runner starts, and given back after it ended.
   #
   # A runner is linked to this process and gets `{:release, reason}` when it must end, in any way. It is killed, and what it started,
@@ -28,8 +28,14 @@ defmodule Tiebeam.Placement.Manager do
   alias Tiebeam.Registry.Name
   alias Tiebeam.Ring.Follower
 
-  # How often it looks, in milliseconds: a fraction of the shortest time that others need to see that a node is gone.
-  @look 100
+  # How long it waits for more news before it looks, in milliseconds: a node that goes is news of each of its slots.
+  @soon 10
+
+  # How often it looks while the others could not be told of it, or the server is gone.
+  @retry 100
+
+  # How often it looks if there is no news: nothing is known to be missed, and a few reads of tables are cheap.
+  @seldom 5_000
 
   # How long a question for a claim waits, and how long it is paused when there was no majority.
   @wait 5_000
@@ -76,13 +82,14 @@ defmodule Tiebeam.Placement.Manager do
     # `{:releasing, reason}` or `:returning`. `asked` is what was asked of the group, by reference, `queue` what is not yet asked. `seen` is the last look and
     # `since` its time, `planned` the look that the last turn was for, `again` when there is another one though nothing changed, and `moves` what
     # turns remember; `origin` is the zero of their time. `workers` are told by runners and belong into a group. `says` is what this node says of
-    # itself, `joined` what others have been told. `follower` is told what is followed, of which `followed` was the look.
+    # itself, `joined` what others have been told. `follower` is told what is followed, of which `followed` was the look. `look` is the
+    # timer of the next look, and when that is.
     @enforce_keys [:manager, :says, :origin]
     defstruct @enforce_keys ++
                 [:monitor, :seen, :planned, since: 0, asked: %{}, queue: []] ++
                 [slots: %{}, runners: %{}, restarts: [], workers: %{}, joined: nil, hurry?: false] ++
                 [draining: false, drainers: [], complained?: false, pause_until: nil] ++
-                [again: nil, moves: {nil, [], false}, follower: nil, followed: nil]
+                [again: nil, moves: {nil, [], false}, follower: nil, followed: nil, look: nil]
   end
 
   @doc "Starts it, linked to the caller; another one of the same kind and name on this node is `{:already_started, pid}`."
@@ -222,7 +229,7 @@ defmodule Tiebeam.Placement.Manager do
 
   def handle_call(:drain, from, state) do
     state = %{state | draining: true, drainers: [from | state.drainers], queue: []}
-    {:noreply, state |> join() |> release_all(:drain) |> drained()}
+    {:noreply, state |> join() |> release_all(:drain) |> drained() |> soon()}
   end
 
   def handle_call(:rebalance, _from, state), do: {:reply, :ok, hurry(state)}
@@ -259,17 +266,22 @@ defmodule Tiebeam.Placement.Manager do
   def handle_cast(_request, state), do: {:noreply, state}
 
   @impl true
-  def handle_info(:look, state), do: {:noreply, look(state)}
+  def handle_info({:timeout, look, :look}, %{look: {look, _due}} = state),
+    do: {:noreply, look(%{state | look: nil})}
+
+  # One that was put forward.
+  def handle_info({:timeout, _look, :look}, state), do: {:noreply, state}
+  def handle_info(:changed, state), do: {:noreply, soon(state)}
 
   def handle_info({asked, answer}, %{asked: questions} = state) when is_map_key(questions, asked) do
     {question, questions} = Map.pop!(questions, asked)
-    {:noreply, %{state | asked: questions} |> answered(question, answer) |> ask_next() |> drained()}
+    {:noreply, %{state | asked: questions} |> answered(question, answer) |> ask_next() |> drained() |> soon()}
   end
 
   def handle_info({:started, runner}, state) do
     with {:ok, slot} <- Map.fetch(state.runners, runner),
          %{part: :starting} = row <- state.slots[slot] do
-      {:noreply, put_slot(state, slot, %{cancel(row) | part: :running})}
+      {:noreply, state |> put_slot(slot, %{cancel(row) | part: :running}) |> soon()}
     else
       _ -> {:noreply, state}
     end
@@ -293,7 +305,7 @@ defmodule Tiebeam.Placement.Manager do
       |> Map.filter(fn {pid, _} -> Process.alive?(pid) end)
       |> Map.put(worker, {:to_join, metadata})
 
-    {:noreply, join_workers(%{state | workers: workers})}
+    {:noreply, %{state | workers: workers} |> join_workers() |> soon()}
   end
 
   def handle_info({:timeout, timer, {:kill, slot}}, state) do
@@ -308,7 +320,7 @@ defmodule Tiebeam.Placement.Manager do
   # Somebody else may have it in a moment.
   def handle_info({:tiebeam, _cluster, {:lost, :singleton, {_kind, _name, slot}, token}}, state) do
     case state.slots do
-      %{^slot => %{token: ^token}} -> {:noreply, lose(state, slot)}
+      %{^slot => %{token: ^token}} -> {:noreply, state |> lose(slot) |> soon()}
       _ -> {:noreply, state}
     end
   end
@@ -319,14 +331,14 @@ defmodule Tiebeam.Placement.Manager do
     workers = Map.new(state.workers, fn {worker, {_joined, metadata}} -> {worker, {:to_join, metadata}} end)
     state = %{state | monitor: nil, asked: %{}, queue: [], joined: nil, planned: nil, workers: workers}
     held = if state.manager.slots == :local, do: [], else: Map.keys(state.slots)
-    {:noreply, held |> Enum.reduce(state, &lose(&2, &1)) |> drained()}
+    {:noreply, held |> Enum.reduce(state, &lose(&2, &1)) |> drained() |> soon()}
   end
 
   def handle_info({:EXIT, pid, reason}, state) do
     case Map.pop(state.runners, pid) do
       {nil, _runners} when pid == state.follower -> follower_ended(%{state | follower: nil}, reason)
       {nil, _runners} -> {:noreply, state}
-      {slot, runners} -> ended(%{state | runners: runners}, slot, state.slots[slot], reason)
+      {slot, runners} -> ended(soon(%{state | runners: runners}), slot, state.slots[slot], reason)
     end
   end
 
@@ -377,16 +389,53 @@ defmodule Tiebeam.Placement.Manager do
   # Looking.
 
   defp look(state) do
-    Process.send_after(self(), :look, @look)
     state = state |> watch_server() |> join() |> join_workers()
 
-    cond do
-      state.monitor == nil -> state
-      state.draining -> follow_nothing(state)
-      state.manager.slots == :local -> start_local(state)
-      true -> state |> see() |> plan() |> follow()
+    state =
+      cond do
+        state.monitor == nil -> state
+        state.draining -> follow_nothing(state)
+        state.manager.slots == :local -> start_local(state)
+        true -> state |> see() |> plan() |> follow()
+      end
+
+    look_in(state, pause_before_look(state))
+  end
+
+  defp soon(state), do: look_in(state, @soon)
+
+  # At the latest in so many milliseconds.
+  defp look_in(state, time) do
+    due = now() + time
+
+    case state.look do
+      {_look, earlier} when earlier <= due ->
+        state
+
+      look ->
+        with {timer, _due} <- look, do: :erlang.cancel_timer(timer, async: true, info: false)
+        %{state | look: {:erlang.start_timer(time, self(), :look), due}}
     end
   end
+
+  defp pause_before_look(state) do
+    if state.monitor == nil or not told?(state) do
+      @retry
+    else
+      # What is over is no reason: it was looked at.
+      waits =
+        for until <- [state.since + state.manager.settle, state.pause_until, state.again],
+            until != nil,
+            do: until - now()
+
+      waits |> Enum.filter(&(&1 > 0)) |> Enum.min(fn -> @seldom end) |> min(@seldom)
+    end
+  end
+
+  defp told?(state),
+    do:
+      state.joined == metadata(state) and
+        Enum.all?(state.workers, &match?({_worker, {:joined, _metadata}}, &1))
 
   defp start_local(%{says: %{cordoned: true}} = state), do: state
   defp start_local(%{slots: slots} = state) when slots == %{}, do: start_runner(state, 0, nil)
@@ -412,8 +461,8 @@ defmodule Tiebeam.Placement.Manager do
 
   # With what it has to say about itself; the server may end at any moment.
   defp join(state) do
-    %{cluster: cluster, kind: kind, name: name, metadata: metadata} = state.manager
-    metadata = Map.merge(metadata, Participant.metadata(says(state)))
+    %{cluster: cluster, kind: kind, name: name} = state.manager
+    metadata = metadata(state)
 
     with true <- state.joined != metadata,
          :ok <- Group.join(cluster, group(kind, name), self(), metadata) do
@@ -427,11 +476,12 @@ defmodule Tiebeam.Placement.Manager do
     :exit, _reason -> state
   end
 
+  defp metadata(state), do: Map.merge(state.manager.metadata, Participant.metadata(says(state)))
   defp says(state), do: %{state.says | draining: state.draining}
 
-  defp say(state, key, value), do: join(%{state | says: Map.put(state.says, key, value)})
+  defp say(state, key, value), do: %{state | says: Map.put(state.says, key, value)} |> join() |> soon()
 
-  defp hurry(state), do: %{state | hurry?: true, planned: nil}
+  defp hurry(state), do: soon(%{state | hurry?: true, planned: nil})
 
   defp pin(%{says: %{pinned: pinned}} = state, slot) do
     %{slots: slots, most: most} = state.manager
@@ -582,7 +632,7 @@ defmodule Tiebeam.Placement.Manager do
     )
 
     case restart(state) do
-      {:ok, state} -> {:noreply, start_follower(state)}
+      {:ok, state} -> {:noreply, state |> start_follower() |> soon()}
       :too_often -> {:stop, {:shutdown, {:follower_ended, reason}}, state}
     end
   end

@@ -26,10 +26,11 @@ defmodule Tiebeam.Registry.Driver do
   # `guests` are such processes of other nodes, with their monitors.
   # `awaited` are callers that wait for a name, by name and by monitor; `waiters` are the names, by monitor.
   # `subscribers` have a monitor. `services` are those that watch groups as services. `purges` are for telemetry. `counts` are names per scope, `counted` those whose row is old.
+  # `placed?` says that managers of rings and pools are to be told.
   @enforce_keys [:cluster, :process, :members, :groups, :subscribers, :services, :watcher, :claims]
   defstruct @enforce_keys ++
               [unwatched: [], guests: %{}, awaited: %{}, waiters: %{}, verdicts: %{}] ++
-              [counts: %{}, counted: [], purges: []]
+              [counts: %{}, counted: [], purges: [], placed?: false]
 
   @spec new(cluster :: atom) :: struct
   def new(cluster) do
@@ -149,7 +150,7 @@ defmodule Tiebeam.Registry.Driver do
   end
 
   @doc "Carries out changes of the table, in order."
-  def change(state, changes), do: change(changes, [], [], state)
+  def change(state, changes), do: changes |> change([], [], state) |> tell_managers()
 
   # Rows wait in `names` and `groups`, so that many are written at once. Whoever hears of one finds it there.
   defp change([], names, groups, state), do: state |> write(names, groups) |> write_counts()
@@ -184,6 +185,7 @@ defmodule Tiebeam.Registry.Driver do
     case row(entry) do
       {{scope, group}, pid, meta, node} ->
         row = {{scope, group, pid}, meta, node}
+        state = placed(state, group)
 
         if state.subscribers == %{} and not is_map_key(state.services.known, scope) do
           change(rest, names, [row | groups], state)
@@ -215,7 +217,7 @@ defmodule Tiebeam.Registry.Driver do
 
     with {:ok, group} <- Name.decode(group), {:ok, pid} <- Name.decode(pid) do
       :ets.delete(state.groups, {scope, group, pid})
-      state = membership(state, {scope, group, pid})
+      state = state |> membership({scope, group, pid}) |> placed(group)
       change(rest, [], [], tell(state, {:left, scope, group, pid, why}))
     else
       :error -> change(rest, [], [], state)
@@ -269,12 +271,23 @@ defmodule Tiebeam.Registry.Driver do
 
     state =
       Enum.reduce(groups, state, fn {scope, group, pid} = key, state ->
-        state |> membership(key) |> tell({:left, scope, group, pid, why})
+        state |> membership(key) |> placed(group) |> tell({:left, scope, group, pid, why})
       end)
 
     duration = System.monotonic_time() - began
     measurements = %{names: length(names), memberships: length(groups), duration: duration}
     %{state | purges: [{measurements, %{node: node, reason: why}} | state.purges]}
+  end
+
+  # Who takes part in a ring or a pool; their managers look when the rows are written.
+  defp placed(state, {:tiebeam, _kind, _name}), do: %{state | placed?: true}
+  defp placed(state, _group), do: state
+
+  defp tell_managers(%{placed?: false} = state), do: state
+
+  defp tell_managers(state) do
+    Table.tell_managers(state.members)
+    %{state | placed?: false}
   end
 
   defp count(state, scope, by) do
