@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::cluster::groups::Groups;
 use crate::cluster::name::Name;
 use crate::cluster::registry::{Registration, RegistryError, Shared, status, tags};
-use crate::cluster::registry_event::RegistryEvents;
+use crate::cluster::registry_event::{MAX_REGISTRY_EVENTS, RegistryEvents};
 use crate::typed;
 
 /// The scope of services where nothing else is said.
@@ -364,8 +364,8 @@ impl ServiceChanges {
                 }
             };
             // What happened meanwhile is seen by the same look.
-            let row = row | self.rows.skip();
-            while self.rows.skip() {}
+            let skipped = (0..MAX_REGISTRY_EVENTS).take_while(|_| self.rows.skip());
+            let row = skipped.count() > 0 || row;
             self.look(row);
         }
     }
