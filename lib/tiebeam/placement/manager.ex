@@ -9,8 +9,9 @@ defmodule Tiebeam.Placement.Manager do
   # | the claim of a slot, a singleton | `{kind, name, slot}`; its value is `{manager, %{}}` |
   # | the task, for `Tiebeam.Placement.View` | `{kind, name}` |
   #
-  # It looks at the tables when it is told by whoever writes them, `:changed`, and when there is something to wait for. When what it sees has not changed for `settle`, and there is a leader, it does what the plan
-  # `turn` says; the next one waits until that is done. A slot is claimed before its runner starts, and given back after it ended.
+  # It looks at the tables when whoever writes them says `:changed`, and when a time that it waits for has come. When what it sees
+  # has not changed for `settle`, and there is a leader, it does what its `turn` says; the next one waits until that is done. A slot is
+  # claimed before its runner starts, and given back after it ended.
   #
   # A runner is linked to this process and gets `{:release, reason}` when it must end, in any way. It is killed, and what it started,
   # if it takes longer than it may. A runner that ends by itself is started again, under the claim that it had.

@@ -478,3 +478,71 @@ fn an_order_to_rebalance_goes_on_until_it_is_done() {
         assert_eq!(world.held(&node(0)).len(), 30);
     });
 }
+
+#[test]
+fn preferred_nodes_come_first_and_what_is_held_moves_to_them_by_hand() {
+    always(|random| {
+        let mut world = World::new(2, 1);
+        world.policy.prefer.push(label("zone", 1));
+        let preferred = || Participant {
+            labels: [label("zone", 1)].into(),
+            ..Participant::default()
+        };
+        for number in 0..3 {
+            world.come(number, Participant::default());
+        }
+        world.settle(random);
+        let before = world.holders.clone();
+        (3..5).for_each(|number| world.come(number, preferred()));
+        world.settle(random);
+        assert_eq!(world.holders, before, "nothing moves for it by itself");
+        let gone = before[0].clone().unwrap();
+        world.go(&gone);
+        world.settle(random);
+        let there = |world: &World| world.held(&node(3)).len() + world.held(&node(4)).len();
+        assert_eq!(there(&world), 1, "a free place goes to one of them");
+        for me in world.order(random) {
+            let seen = world.holders.clone();
+            world.act(&me, &seen, true);
+        }
+        world.settle(random);
+        assert_eq!(there(&world), 2);
+    });
+}
+
+#[test]
+fn followers_are_other_nodes_that_may_have_the_slot_and_change_with_them_alone() {
+    always(|random| {
+        let mut world = World::any(random);
+        world.policy = any_policy(random);
+        for _ in 0..6 {
+            world.change(random, true);
+        }
+        world.settle(random);
+        let (slot, most) = (random.below(world.holders.len() as u64), random.below(4));
+        let (slot, most) = (slot as usize, most as usize);
+        let holder = world.holders[slot].clone();
+        let followers = world.view(&world.holders).followers(slot, most);
+        let eligible = world.eligible();
+        let others = eligible
+            .iter()
+            .filter(|node| Some(*node) != holder.as_ref());
+        assert_eq!(followers.len(), others.count().min(most));
+        let distinct: BTreeSet<&NodeName> = followers.iter().collect();
+        assert_eq!(distinct.len(), followers.len());
+        for follower in &followers {
+            assert!(eligible.contains(follower) && Some(follower) != holder.as_ref());
+        }
+        // Whoever else goes, they stay.
+        let strangers: Vec<NodeName> = world
+            .participants
+            .keys()
+            .filter(|node| Some(*node) != holder.as_ref() && !followers.contains(node))
+            .cloned()
+            .collect();
+        for stranger in strangers {
+            world.participants.remove(&stranger);
+        }
+        assert_eq!(world.view(&world.holders).followers(slot, most), followers);
+    });
+}
