@@ -32,18 +32,48 @@ defmodule Support.GroupHistory do
 
   @doc "Ends it: the history."
   def stop(pids) do
-    [leads, writes, reads, turns] =
-      for pid <- pids do
-        monitor = Process.monitor(pid)
-        send(pid, {:stop, self()})
+    [leads, writes, reads, turns] = Enum.map(pids, &stop_one/1)
+    %{leads: leads, writes: writes, reads: reads, turns: turns}
+  end
 
-        receive do
-          {:history, ^pid, history} -> history
-          {:DOWN, ^monitor, :process, ^pid, reason} -> exit({:recorder, reason})
-        end
+  defp stop_one(pid) do
+    monitor = Process.monitor(pid)
+    send(pid, {:stop, self()})
+
+    receive do
+      {:history, ^pid, history} -> history
+      {:DOWN, ^monitor, :process, ^pid, reason} -> exit({:recorder, reason})
+    end
+  end
+
+  @doc """
+  Asks whether the node leads, again and again without a pause, on as many processors as there are: what it says in the instant in which
+  it goes on after it stood still.
+  """
+  def start_hasty(target) do
+    for _ <- 1..System.schedulers_online(), do: spawn(fn -> haste(target, %{}) end)
+  end
+
+  @doc "Ends it: the first and the last sample of each token, as those of `leads` in a history."
+  def stop_hasty(pids), do: Enum.concat(for pid <- pids, do: pid |> stop_one() |> Enum.concat())
+
+  # The first and the last sample of each token.
+  defp haste(target, seen) do
+    since = now()
+    leads = leads?(target)
+    until = now()
+
+    seen =
+      case leads do
+        {:ok, token} ->
+          sample = {:leads, since, until, token}
+          Map.update(seen, token, [sample, sample], fn [first, _last] -> [first, sample] end)
+
+        false ->
+          seen
       end
 
-    %{leads: leads, writes: writes, reads: reads, turns: turns}
+    next(0, Map.values(seen), fn -> haste(target, seen) end)
   end
 
   @doc "The present."

@@ -19,6 +19,7 @@ defmodule Tiebeam.LeadershipPartitionsTest do
   }
 
   alias Tiebeam.{Leader, Lock}
+  alias Tiebeam.Test.Pause
 
   @cluster BeamMember.cluster()
   @moduletag :partitions
@@ -192,6 +193,51 @@ defmodule Tiebeam.LeadershipPartitionsTest do
       end
     end
   end
+
+  # Whoever asks it may be the first to run when it goes on, before the cluster's own process.
+  for kind <- [:beam, :rust] do
+    test "a #{kind} node that leads stands still and is cut off: when it goes on it never says that it leads", %{
+      hosts: hosts,
+      nodes: nodes
+    } do
+      first = led_by(nodes, unquote(kind))
+      others = nodes -- [first]
+      recorders = for node <- nodes, do: {node, Beam.on(node.recorder, GroupHistory, :start, [node.target])}
+      hasty = Beam.on(first.recorder, GroupHistory, :start_hasty, [first.target])
+      Process.sleep(300)
+      os_pid = os_pid(first)
+      start_supervised!({Pause, os_pid})
+      Namespaces.drop(hosts, cuts(:both_ways, [first], others))
+      next = agreed(others)
+      # It says so itself, and goes on to.
+      Process.sleep(300)
+      thawed_at = Beam.on(next.recorder, GroupHistory, :now, [])
+      stop_supervised!({Pause, os_pid})
+      Process.sleep(500)
+      leads = Beam.on(first.recorder, GroupHistory, :stop_hasty, [hasty], 60_000)
+      assert Namespaces.dropped(hosts) > 0
+      Namespaces.drop(hosts, [])
+      agreed(nodes)
+
+      histories =
+        for {node, pids} <- recorders do
+          history = Beam.on(node.recorder, GroupHistory, :stop, [pids], 60_000)
+          more = if node == first, do: leads, else: []
+          {node.node, %{history | leads: history.leads ++ more}}
+        end
+
+      had = GroupHistory.judge(histories)
+      IO.puts("\n#{unquote(kind)} stands still: #{inspect(had)}")
+
+      # It led before, and another one did while it stood still.
+      assert Enum.any?(leads, fn {:leads, since, _until, _token} -> since < thawed_at end)
+      {_node, %{leads: said}} = List.keyfind(histories, next.node, 0)
+      assert Enum.any?(said, &match?({:leads, _since, until, _token} when until < thawed_at, &1))
+    end
+  end
+
+  defp os_pid(%{kind: :beam} = node), do: Beam.os_pid(node)
+  defp os_pid(%{kind: :rust} = node), do: "#{OsProcess.os_pid(node.process)}"
 
   # A process of one node has a lock, and one of another waits for it.
   defp keep_lock(one, other) do
