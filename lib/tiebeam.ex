@@ -48,8 +48,33 @@ defmodule Tiebeam do
     and waits that many times longer before it blames others (Lifeguard, section 3.1).
   - `:stalls` - how often this node stood still.
   - `:minority` - this node sees no majority of the members that were last here together: it may be cut off.
+  - `:group` - `t:group_condition/0`.
   """
-  @type health :: %{multiplier: pos_integer, stalls: non_neg_integer, minority: boolean}
+  @type health :: %{
+          multiplier: pos_integer,
+          stalls: non_neg_integer,
+          minority: boolean,
+          group: group_condition
+        }
+
+  @typedoc """
+  How it is with this node's part in the group of `Tiebeam.Leader`.
+
+  - `:none` - it was started without `:voters` and `:expect`.
+  - `:ok` - somebody leads, as far as this node knows; `:no_leader` - nobody does.
+  - `{:not_founded, missing}` - there is no group yet: it begins once all of these nodes, or with `:expect` so many more, are here.
+  - `{:no_replica, limit}` - the group has as many members as it may, and this node is none of them.
+  - `{:foreign, nodes}` - these are in a group that was founded apart from this one; the two refuse each other.
+  - `{:stopped, why}` - this node takes no part any more, for example because its disk failed; start the cluster on it again.
+  """
+  @type group_condition ::
+          :none
+          | :ok
+          | :no_leader
+          | {:not_founded, [node] | pos_integer}
+          | {:no_replica, pos_integer}
+          | {:foreign, [node]}
+          | {:stopped, String.t()}
 
   @typedoc """
   What the membership did since it started; counts that only grow, but for `:queued`.
@@ -140,7 +165,7 @@ defmodule Tiebeam do
   How well this node itself keeps up, as of at most a second before its last message or timer.
 
       iex> Tiebeam.health(MyApp.Cluster)
-      %{multiplier: 1, stalls: 0, minority: false}
+      %{multiplier: 1, stalls: 0, minority: false, group: :none}
   """
   @spec health(name) :: health
   def health(name), do: Table.health(name)

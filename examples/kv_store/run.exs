@@ -8,11 +8,13 @@ defmodule Wait do
 end
 
 defmodule Store do
-  # `:unknown`: it may be done, or not; to put the same once more does no harm. `:no_quorum`: nothing was done.
+  # `:unknown`: it may be done, or not; to put the same once more does no harm. `:no_quorum`: nothing was done, nor where the group is
+  # still being founded.
   def put(node, key, value) do
     case GenServer.call({:tiebeam, node}, {:kv, :put, key, value}, 30_000) do
       {:ok, revision} -> revision
       {:error, reason} when reason in [:unknown, :no_quorum] -> put(node, key, value)
+      {:error, {:not_founded, _missing}} -> put(node, key, value)
     end
   end
 
@@ -22,6 +24,7 @@ defmodule Store do
       {:ok, value, _revision} -> value
       :not_found -> nil
       {:error, reason} when reason in [:unknown, :no_quorum] -> get(node, key)
+      {:error, {:not_founded, _missing}} -> get(node, key)
     end
   end
 

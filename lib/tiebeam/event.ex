@@ -25,6 +25,7 @@ defmodule Tiebeam.Event do
   | `[:tiebeam, :stalled]` | `%{milliseconds: late}` | |
   | `[:tiebeam, :health]` | `%{multiplier: multiplier}` | |
   | `[:tiebeam, :leader]` | `%{term: term}` | `:node`, the leader or `nil` |
+  | `[:tiebeam, :group]` | `%{count: 1}` | `:condition`, see `t:Tiebeam.group_condition/0` |
   | `[:tiebeam, :broadcast]` | `%{bytes: size}` | `:node` |
   | `[:tiebeam, :registry, :registered]`, `:updated`, `:unregistered`, `:joined`, `:left` | `%{count: entries}`: names or memberships that this node's table shows, or shows no more, since the last one | |
   | `[:tiebeam, :registry, :conflict]` | `%{count: 1}` | `:scope`, `:name`, `:pid` of this node, which lost the name; `:kept`, or `nil` |
@@ -54,6 +55,9 @@ defmodule Tiebeam.Event do
     once per connection, on both sides.
   - `{:stalled, milliseconds}` - this node itself stood still: its timers came late by so much. Verdicts were put off.
   - `{:health, multiplier}` - how well this node keeps up; see `t:Tiebeam.health/0`.
+  - `{:group, condition}` - something is wrong with this node's part in the group that agrees on a leader, or nothing is any more; see
+    `t:Tiebeam.group_condition/0`. That voters are missing is told after five seconds, and then each minute. Who leads is told to the
+    subscribers of `Tiebeam.Leader`.
   - `{:broadcast, node, binary}` - a member told all others something; see `Tiebeam.broadcast/2`.
   - `{:missed, count}` - to processes of other nodes: so many events were not sent, because the link was busy.
   """
@@ -64,6 +68,7 @@ defmodule Tiebeam.Event do
           | {:refused, node, cluster :: String.t()}
           | {:stalled, milliseconds :: non_neg_integer}
           | {:health, multiplier :: pos_integer}
+          | {:group, Tiebeam.group_condition()}
           | {:broadcast, node, binary}
           | {:missed, count :: pos_integer}
 
@@ -92,5 +97,6 @@ defmodule Tiebeam.Event do
   def from_notice({:ignored, _node, _why}), do: nil
   def from_notice({:foreign_group, _node}), do: nil
   def from_notice({:group_stopped, _why}), do: nil
+  def from_notice({:group, condition, _text}), do: {:group, condition}
   def from_notice(notice), do: notice
 end

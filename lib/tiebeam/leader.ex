@@ -31,7 +31,10 @@ defmodule Tiebeam.Leader do
 
   | `{:error, reason}` | what is true | what to do |
   |---|---|---|
-  | `:no_quorum` | no majority could be reached in time, or the group is not founded yet; nothing was done | try again later |
+  | `:no_quorum` | no majority could be reached in time; nothing was done | try again later |
+  | `{:not_founded, missing}` | there is no group yet: it begins once all of these nodes, or with `:expect` so many more, are here; nothing was done | start them, connect them, and give all the same `:voters` |
+  | `{:no_replica, limit}` | the group has as many members as it may, 255, and this node is none of them; nothing was done | ask a member, [as any node may](#module-from-other-nodes), or stop one |
+  | `{:no_member, node}` | of `add_voter/3` and its like: the node takes no part in the group, as far as the leader knows; nothing was done | start it with `:voters` and connect it |
   | `:unknown` | nothing was heard in time: it may be done, or be done later | read before it is repeated |
   | `:no_group` | this node was started without `:voters` and `:expect` | name the voters |
   | `{:busy, limit}` | so much waits already; nothing was done | try again later |
@@ -70,6 +73,8 @@ defmodule Tiebeam.Leader do
   @typedoc "Why nothing was done, or why it is not known: see [Outcomes](#module-outcomes)."
   @type error ::
           :no_quorum
+          | {:not_founded, missing :: [node] | pos_integer}
+          | {:no_replica, limit :: pos_integer}
           | :unknown
           | :no_group
           | {:busy, limit :: pos_integer}

@@ -99,6 +99,7 @@ defmodule Tiebeam.Native do
              wait :: boolean}
           | {:renew, kind, name :: encoded, token :: non_neg_integer, ttl :: non_neg_integer}
           | {:release, kind, name :: encoded, token :: non_neg_integer}
+          | {:update, kind, name :: encoded, token :: non_neg_integer, value :: encoded}
           | {:holder, kind, name :: encoded, read}
           | :members
           | {:step_down, node | nil}
@@ -120,6 +121,8 @@ defmodule Tiebeam.Native do
           | {:holder, {token :: pos_integer, value :: encoded} | nil}
           | {:members, [map]}
           | :no_leader
+          | {:not_founded, [node] | pos_integer}
+          | {:no_replica, limit :: pos_integer}
           | :unknown
           | {:busy, limit :: pos_integer}
           | {:too_long, part :: atom, bytes :: non_neg_integer, limit :: pos_integer}
@@ -140,6 +143,7 @@ defmodule Tiebeam.Native do
           | {:watched, id :: non_neg_integer, key :: binary, value :: encoded | nil, revision :: pos_integer}
           | {:members, voters :: [node], learners :: [node]}
           | {:foreign, node}
+          | {:condition, Tiebeam.group_condition(), text :: String.t()}
           | {:stopped, :fault | :disk | :left, why :: String.t()}
 
   @type on_conflict :: :exit | :notify | :standby

@@ -99,7 +99,7 @@ defmodule Tiebeam.Registry do
   - `{:updated, scope, name, pid, metadata}` - it has other metadata, or another node answers for it.
   - `{:replaced, scope, name, pid, metadata, was}` - it is another process's; `was` lost a conflict, or ended.
   - `{:unregistered, scope, name, pid, reason}` - it is gone: `:unregistered`, `:exited`, `:lost` (a conflict), `:missed` (while
-    this node did not hear), `:down`, `:left` or `:restarted` (of its node).
+    this node did not hear), `:down`, `:left` or `:restarted` (of its node). In the scope `:strong` it is `:freed`, whichever it was.
   - `{:joined | :rejoined, scope, group, pid, metadata}`, `{:left, scope, group, pid, reason}` - the same for groups.
 
   A process that lost its name, or got it back, is told so without subscribing: see `register/5`.
@@ -219,8 +219,13 @@ defmodule Tiebeam.Registry do
   def register_async(cluster, name, pid, metadata \\ nil, options \\ []) when is_pid(pid) do
     options = options!(options, [:scope, :on_conflict, :resolve])
     process = Table.process(cluster)
-    reference = make_ref()
 
+    if options[:scope] == :strong and local(pid) == :ok,
+      do: Strong.register_async(cluster, name, pid, metadata, @strong_timeout),
+      else: register_async(process, name, pid, metadata, options, make_ref())
+  end
+
+  defp register_async(process, name, pid, metadata, options, reference) do
     with :ok <- local(pid),
          {:ok, request} <- request(:register, options[:scope] || :default, name, pid, metadata, options) do
       Kernel.send(process, {:"$gen_call", {self(), reference}, request})
@@ -345,6 +350,12 @@ defmodule Tiebeam.Registry do
     options = options!(options, [:scope])
     scope = options[:scope] || :default
 
+    if scope == :strong,
+      do: Strong.update_meta(cluster, name, metadata, @strong_timeout),
+      else: update_eventual(cluster, scope, name, metadata)
+  end
+
+  defp update_eventual(cluster, scope, name, metadata) do
     with :ok <- Name.check_scope(scope),
          {:ok, bytes} <- Name.encode(name),
          {:ok, meta} <- Name.encode_meta(metadata),
@@ -449,7 +460,7 @@ defmodule Tiebeam.Registry do
   @doc """
   Waits until somebody has a name. Options: `:timeout` in milliseconds or `:infinity` (default 5,000), and `:scope`.
 
-  The caller is answered when this node's table shows the name. Only in the scope `:strong` does it look now and then.
+  The caller is answered when this node's table shows the name.
 
       iex> Task.start(fn -> Tiebeam.Registry.register(MyApp.Cluster, "soon", Process.whereis(:init)) end)
       iex> {:ok, pid, nil} = Tiebeam.Registry.await(MyApp.Cluster, "soon")
@@ -471,9 +482,7 @@ defmodule Tiebeam.Registry do
 
     with :ok <- if(scope == :strong, do: :ok, else: Name.check_scope(scope)),
          {:ok, _bytes} <- Name.encode(name) do
-      if scope == :strong,
-        do: Strong.await(cluster, name, timeout),
-        else: GenServer.call(Table.process(cluster), {:await, {scope, name}, timeout}, :infinity)
+      GenServer.call(Table.process(cluster), {:await, {scope, name}, timeout}, :infinity)
     end
   end
 
@@ -867,6 +876,14 @@ defmodule Tiebeam.Registry do
   def describe(:left), do: Exception.message(%Error{reason: :left})
   def describe({:taken, pid}), do: "the name is taken by #{inspect(pid)}"
   def describe(:unknown), do: "there is no such entry, or it is not known what became of it"
+
+  def describe({:not_founded, missing}) when is_list(missing),
+    do: "the group is not founded yet: these voters are missing: #{Enum.join(missing, ", ")}"
+
+  def describe({:not_founded, count}), do: "the group is not founded yet: #{count} more nodes are expected"
+
+  def describe({:no_replica, limit}),
+    do: "the group has #{limit} members, which is the limit, and this node is none of them"
 
   def describe(:no_quorum), do: "no majority of the voters could be reached in time, or there is no group yet"
 

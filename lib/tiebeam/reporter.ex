@@ -146,6 +146,19 @@ defmodule Tiebeam.Reporter do
     Logger.error("#{cluster}: this node takes no part in its group any more: #{why}")
   end
 
+  # Those have messages of their own.
+  defp log({:group, {tag, _}, _text}, _cluster) when tag in [:foreign, :stopped], do: :ok
+
+  defp log({:group, {:not_founded, _missing}, text}, cluster) do
+    Logger.warning(
+      "#{cluster}: #{text}. Until then nobody leads, and no key or lock can be had. A voter must run, be connected, and be started " <>
+        "with the same `:voters`"
+    )
+  end
+
+  defp log({:group, {_trouble, _}, text}, cluster), do: Logger.warning("#{cluster}: #{text}")
+  defp log({:group, _well, text}, cluster), do: Logger.info("#{cluster}: #{text}")
+
   defp log(_notice, _cluster), do: :ok
 
   defp execute({name, measurements, metadata}, cluster) do
@@ -165,5 +178,6 @@ defmodule Tiebeam.Reporter do
   defp describe({:refused, node, identity}), do: {[:refused], %{count: 1}, %{node: node, identity: identity}}
   defp describe({:stalled, late}), do: {[:stalled], %{milliseconds: late}, %{}}
   defp describe({:health, multiplier}), do: {[:health], %{multiplier: multiplier}, %{}}
+  defp describe({:group, condition}), do: {[:group], %{count: 1}, %{condition: condition}}
   defp describe({:broadcast, node, bytes}), do: {[:broadcast], %{bytes: byte_size(bytes)}, %{node: node}}
 end

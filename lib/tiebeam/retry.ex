@@ -104,7 +104,7 @@ defmodule Tiebeam.Retry do
   left: then the answer is the last one. Sleeps between the attempts.
 
   By default a reason is retryable if what was asked for was certainly not done, and the reason may pass: `:busy`, `:no_worker`,
-  `:noproc`, `:noconnection`, `{:noconnection, node}`, `:no_owner`, `:no_quorum`. What may have been done before a failure, such as after a timeout, only
+  `:noproc`, `:noconnection`, `{:noconnection, node}`, `:no_owner`, `:no_quorum`, `{:not_founded, missing}`. What may have been done before a failure, such as after a timeout, only
   the caller knows to be safe to repeat.
 
       iex> Tiebeam.Retry.run(Tiebeam.Retry.new(delay: 1), fn -> {:error, :timeout} end)
@@ -131,5 +131,6 @@ defmodule Tiebeam.Retry do
   end
 
   defp retryable?({:noconnection, _node}), do: true
+  defp retryable?({:not_founded, _missing}), do: true
   defp retryable?(reason), do: reason in [:busy, :no_worker, :no_owner, :noproc, :noconnection, :no_quorum]
 end

@@ -119,7 +119,7 @@ defmodule Tiebeam.Server do
   def handle_call(:metrics, _from, state), do: {:reply, Native.metrics(state.core), state}
 
   def handle_call(:leave, from, state) do
-    ask(%{state | group: Leadership.Driver.give_up(state.group)}, from, :leave)
+    ask(tell_names(%{state | group: Leadership.Driver.give_up(state.group)}), from, :leave)
   end
 
   def handle_call({command, bytes} = asked, from, state)
@@ -701,8 +701,10 @@ defmodule Tiebeam.Server do
     end
   end
 
+  defp act({:leadership, {:condition, condition, text}}, state), do: publish(state, {:group, condition, text})
+
   defp act({:leadership, output}, state) do
-    %{state | group: Leadership.Driver.act(state.group, output)}
+    tell_names(%{state | group: Leadership.Driver.act(state.group, output)})
   end
 
   defp act({:answer, call, answer}, state) do
@@ -770,7 +772,21 @@ defmodule Tiebeam.Server do
     Reporter.measure(state.reporter, [:registry, :conflict], %{count: 1}, metadata)
   end
 
+  # What the group agreed on about names is told as what the registry does itself.
+  defp tell_names(state) do
+    case Leadership.Driver.changed(state.group) do
+      {[], _group} -> state
+      {changed, group} -> %{state | group: group, names: Driver.agreed(state.names, changed)}
+    end
+  end
+
   defp reply(:leave, :left), do: :ok
+
+  # Whoever stands by waits for the group to be founded as it does for a majority.
+  defp reply({:leadership, command, _timeout}, {:leadership, {:not_founded, _missing}})
+       when elem(command, 0) == :acquire and elem(command, 1) == :singleton,
+       do: :no_leader
+
   defp reply({:leadership, _command, _timeout}, {:leadership, answer}), do: answer
   defp reply(_command, :done), do: :ok
   defp reply(:registry, {:taken, pid, _node}), do: {:error, {:taken, decode_pid(pid)}}

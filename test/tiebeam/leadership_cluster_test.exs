@@ -13,7 +13,7 @@ defmodule Tiebeam.LeadershipClusterTest do
   # Generous: what is usual is printed.
   @deadline 30_000
 
-  # Short, so that a node that is cut off is given up soon. The holder counts an eighth less.
+  # Short, so that a node that is cut off is given up soon. The holder counts a quarter less.
   @session_ttl 2_000
 
   # A node that stands still for so many microseconds may hear of its loss too late; then tokens are what protects.

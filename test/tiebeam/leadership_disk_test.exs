@@ -19,7 +19,10 @@ defmodule Tiebeam.LeadershipDiskTest do
 
   setup context do
     Support.FailureLog.enter(context.module, context.test)
-    directory = Path.join(System.tmp_dir!(), "tiebeam_full_#{System.unique_integer([:positive])}_#{System.pid()}")
+
+    directory =
+      Path.join(System.tmp_dir!(), "tiebeam_full_#{System.unique_integer([:positive])}_#{System.pid()}")
+
     File.mkdir_p!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)
     %{directory: directory}
@@ -27,7 +30,14 @@ defmodule Tiebeam.LeadershipDiskTest do
 
   # The command that runs a program that sees a small file system in a directory. It goes with the program.
   defp small(directory) do
-    ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=#{@size} tmpfs '#{directory}' && exec \"$@\"", "small"]
+    [
+      "unshare",
+      "-m",
+      "sh",
+      "-c",
+      "mount -t tmpfs -o size=#{@size} tmpfs '#{directory}' && exec \"$@\"",
+      "small"
+    ]
   end
 
   defp start_node(:beam, name, voters, directory) do
@@ -66,14 +76,19 @@ defmodule Tiebeam.LeadershipDiskTest do
 
       _ ->
         key = "n#{number}"
-        acknowledged = if match?({:ok, _}, on(peer, KV, :put, [key, @value])), do: [key | acknowledged], else: acknowledged
+
+        acknowledged =
+          if match?({:ok, _}, on(peer, KV, :put, [key, @value])), do: [key | acknowledged], else: acknowledged
+
         assert number < 1_000, "the disk is full, and nothing fails"
         write(peer, node, number + 1, acknowledged)
     end
   end
 
   for kind <- [:beam, :rust] do
-    test "a #{kind} node whose disk is full leads no more, says why, and stays; the others go on", %{directory: directory} do
+    test "a #{kind} node whose disk is full leads no more, says why, and stays; the others go on", %{
+      directory: directory
+    } do
       [name | others] = voters = for prefix <- ["d", "b", "b"], do: Net.name(prefix)
       node = start_node(unquote(kind), name, voters, directory)
       peers = for other <- others, do: BeamMember.start(other, join: voters, voters: voters, profile: :fast)
@@ -96,7 +111,9 @@ defmodule Tiebeam.LeadershipDiskTest do
       # The others lead and write, and have all that was acknowledged.
       eventually(
         fn ->
-          with {:ok, leader, _term} <- on(watcher, Leader, :leader, []), do: leader in others, else: (_ -> false)
+          with {:ok, leader, _term} <- on(watcher, Leader, :leader, []),
+               do: leader in others,
+               else: (_ -> false)
         end,
         @deadline
       )

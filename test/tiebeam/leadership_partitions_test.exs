@@ -196,10 +196,11 @@ defmodule Tiebeam.LeadershipPartitionsTest do
 
   # Whoever asks it may be the first to run when it goes on, before the cluster's own process.
   for kind <- [:beam, :rust] do
-    test "a #{kind} node that leads stands still and is cut off: when it goes on it never says that it leads", %{
-      hosts: hosts,
-      nodes: nodes
-    } do
+    test "a #{kind} node that leads stands still and is cut off: when it goes on it never says that it leads",
+         %{
+           hosts: hosts,
+           nodes: nodes
+         } do
       first = led_by(nodes, unquote(kind))
       others = nodes -- [first]
       recorders = for node <- nodes, do: {node, Beam.on(node.recorder, GroupHistory, :start, [node.target])}

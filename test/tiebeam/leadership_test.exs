@@ -72,11 +72,15 @@ defmodule Tiebeam.LeadershipTest do
     end
 
     @tag group: false
-    test "alone of three has no leader, and is told that there is no majority" do
+    test "alone of three has no leader, and is told who is missing" do
       start_supervised!({Tiebeam, name: @cluster, voters: [node(), :"x@127.0.0.1", :"y@127.0.0.1"]})
-      assert KV.put(@cluster, "a", 1, timeout: 300) == {:error, :no_quorum}
-      assert KV.get(@cluster, "a", timeout: 300) == {:error, :no_quorum}
-      assert Lock.try_acquire(@cluster, "a", timeout: 300) == {:error, :no_quorum}
+      missing = {:not_founded, [:"x@127.0.0.1", :"y@127.0.0.1"]}
+      assert KV.put(@cluster, "a", 1, timeout: 300) == {:error, missing}
+      assert KV.get(@cluster, "a", timeout: 300) == {:error, missing}
+      assert Lock.try_acquire(@cluster, "a", timeout: 300) == {:error, missing}
+      assert Leader.add_voter(@cluster, node(), timeout: 300) == {:error, missing}
+      assert GenServer.call(:tiebeam, :health).group == missing
+      eventually(fn -> Tiebeam.health(@cluster).group == missing end)
       assert Leader.await(@cluster, 100) == {:error, :timeout}
       assert Leader.leader?(@cluster) == false
     end
@@ -446,6 +450,27 @@ defmodule Tiebeam.LeadershipTest do
       assert Registry.unregister(@cluster, {:shard, 1}, strong) == :ok
       assert Registry.unregister(@cluster, {:shard, 1}, strong) == {:error, :unknown}
       assert Registry.whereis(@cluster, {:shard, 1}, strong) == nil
+    end
+
+    test "replaces metadata, registers without waiting, and tells of all of it" do
+      strong = [scope: :strong]
+      assert Registry.subscribe(@cluster) == :ok
+      pid = idle()
+      waiting = Task.async(fn -> Registry.await(@cluster, "shard", scope: :strong, timeout: 30_000) end)
+      reference = Registry.register_async(@cluster, "shard", pid, 1, strong)
+      assert_receive {^reference, :ok}, 30_000
+      assert Task.await(waiting, 40_000) == {:ok, pid, 1}
+      token = Registry.token(@cluster, "shard")
+      assert Registry.update_meta(@cluster, "shard", 2, strong) == :ok
+      assert Registry.lookup(@cluster, "shard", strong) == {pid, 2}
+      assert Registry.token(@cluster, "shard") == token
+      assert Registry.update_meta(@cluster, "nobody", 2, strong) == {:error, :unknown}
+      reference = Registry.register_async(@cluster, "shard", self(), 1, strong)
+      assert_receive {^reference, {:error, {:taken, ^pid}}}, 30_000
+      send(pid, :stop)
+      assert_receive {:tiebeam, @cluster, {:registered, :strong, "shard", ^pid, 1}}, 30_000
+      assert_receive {:tiebeam, @cluster, {:updated, :strong, "shard", ^pid, 2}}, 30_000
+      assert_receive {:tiebeam, @cluster, {:unregistered, :strong, "shard", ^pid, :freed}}, 30_000
     end
 
     test "serves OTP's :via" do

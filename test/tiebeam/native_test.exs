@@ -182,7 +182,7 @@ defmodule Tiebeam.NativeTest do
     {_, deadline} = Native.step(cluster, 1_000, [])
     {actions, _} = Native.step(cluster, deadline + 3_000_999, [:woke])
     assert [{:stalled, 3_000}, {:health, multiplier}] = notices(actions)
-    assert Native.health(cluster) == %{multiplier: multiplier, stalls: 1, minority: false}
+    assert Native.health(cluster) == %{multiplier: multiplier, stalls: 1, minority: false, group: :none}
     assert multiplier > 1
   end
 

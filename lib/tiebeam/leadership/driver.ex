@@ -18,7 +18,7 @@ defmodule Tiebeam.Leadership.Driver do
   # `store` is the process that has the disk, `life` what it calls the present core. `subscribers` are told who leads; the
   # value is whether a retry is under way. `guards` stop what runs under a lease. `watches` are pids and prefixes by the
   # core's number, `ids` the reverse. `monitors` say what a process that ended was, `waiting` counts what others ask.
-  # `given_up` are tokens of claims whose holders know already.
+  # `given_up` are tokens of claims whose holders know already, `changed` is what happened to names since the registry's subscribers were told.
   @enforce_keys [:cluster, :identity, :agreed, :members, :reporter, :store, :waiting]
   defstruct @enforce_keys ++
               [
@@ -28,7 +28,8 @@ defmodule Tiebeam.Leadership.Driver do
                 stopped?: false,
                 given_up: MapSet.new(),
                 subscribers: %{},
-                guards: %{}
+                guards: %{},
+                changed: []
               ] ++
               [watches: %{}, ids: %{}, next_watch: 0, monitors: %{}]
 
@@ -37,6 +38,7 @@ defmodule Tiebeam.Leadership.Driver do
           {:leader, node | nil, term :: non_neg_integer}
           | {:foreign_group, node}
           | {:group_stopped, String.t()}
+          | {:group, Tiebeam.group_condition(), String.t()}
 
   @spec new(Options.t(), struct) :: struct
   def new(options, reporter) do
@@ -69,6 +71,7 @@ defmodule Tiebeam.Leadership.Driver do
     state = %{give_up(state) | origin: origin, life: nil, stopped?: false, given_up: MapSet.new()}
     state = end_watches(state)
     :ets.delete_all_objects(state.agreed)
+
     state = led(state, nil, 0)
     if state.takes_part? and state.store != nil, do: load(state, settings), else: {settings, state}
   end
@@ -90,10 +93,12 @@ defmodule Tiebeam.Leadership.Driver do
   def give_up(state) do
     claims = claims_here(state)
 
-    for {{kind, name} = key, token, pid, _meta} <- claims do
-      :ets.delete(state.agreed, key)
-      lost(state, pid, kind, name, token)
-    end
+    for {{kind, name}, token, pid, _meta} <- claims, do: lost(state, pid, kind, name, token)
+
+    state =
+      for {{kind, name}, token, _pid, _meta} <- claims, reduce: state do
+        state -> freed(state, kind, name, token)
+      end
 
     tokens = for {_key, token, _pid, _meta} <- claims, into: state.given_up, do: token
     end_lease(%{state | given_up: tokens})
@@ -189,21 +194,26 @@ defmodule Tiebeam.Leadership.Driver do
   def act(state, {:row, {:claimed, kind, name, token, value}}) do
     with {:ok, name} <- Name.decode(name) do
       {pid, meta} = holder(value)
-      :ets.insert(state.agreed, {{kind, name}, token, pid, meta})
-      tell_manager(state, name)
-    end
 
-    state
+      what =
+        case :ets.lookup(state.agreed, {kind, name}) do
+          [{_key, ^token, _pid, _meta}] -> :updated
+          _ -> :registered
+        end
+
+      :ets.insert(state.agreed, {{kind, name}, token, pid, meta})
+      changed(state, kind, name, {what, pid, meta})
+    else
+      _ -> state
+    end
   end
 
   def act(state, {:row, {:freed, kind, name, token}}) do
     # Another one may have it already.
-    with {:ok, name} <- Name.decode(name) do
-      :ets.match_delete(state.agreed, {{kind, name}, token, :_, :_})
-      tell_manager(state, name)
+    case Name.decode(name) do
+      {:ok, name} -> freed(state, kind, name, token)
+      :error -> state
     end
-
-    state
   end
 
   def act(state, {:led, term, leader}), do: led(state, leader, term)
@@ -222,11 +232,11 @@ defmodule Tiebeam.Leadership.Driver do
 
   def act(state, {:lost, pid, kind, name, token}) do
     with {:ok, pid} <- Name.decode(pid), {:ok, name} <- Name.decode(name) do
-      :ets.match_delete(state.agreed, {{kind, name}, token, :_, :_})
       unless token in state.given_up, do: lost(state, pid, kind, name, token)
+      freed(state, kind, name, token)
+    else
+      :error -> state
     end
-
-    state
   end
 
   def act(state, {:watched, id, key, value, revision}) do
@@ -253,6 +263,30 @@ defmodule Tiebeam.Leadership.Driver do
     for {pid, _} <- state.subscribers, local?(pid), do: send(pid, {:tiebeam, state.cluster, {:stopped, why}})
     {_leader, term} = Table.leader(state.cluster)
     led(state, nil, term)
+  end
+
+  @doc "What happened to names since this was asked last, the first first."
+  @spec changed(struct) :: {[{:registered | :updated | :unregistered, term, pid, term}], struct}
+  def changed(%{changed: []} = state), do: {[], state}
+  def changed(state), do: {Enum.reverse(state.changed), %{state | changed: []}}
+
+  defp freed(state, kind, name, token) do
+    case :ets.lookup(state.agreed, {kind, name}) do
+      [{key, ^token, pid, meta}] ->
+        :ets.delete(state.agreed, key)
+        changed(state, kind, name, {:unregistered, pid, meta})
+
+      _ ->
+        state
+    end
+  end
+
+  defp changed(state, kind, name, {what, pid, meta}) do
+    tell_manager(state, name)
+
+    if kind == :name and is_pid(pid),
+      do: %{state | changed: [{what, name, pid, meta} | state.changed]},
+      else: state
   end
 
   defp holder(value) do

@@ -4,7 +4,7 @@ defmodule Tiebeam.Plug.Health do
 
   | path | |
   |---|---|
-  | `/health` | 200, or 503 and why: this node sees no majority of the members that were last here together, or is slow itself; as on a Rust node |
+  | `/health` | 200, or 503 and why: this node sees no majority of the members that were last here together, is slow itself, or has stopped to take part in its group; as on a Rust node |
   | `/ready` | 200 once work may be sent here: as `/health`, and this node is a member, sees `:members` of them, and a leader if `:leader` says so |
   | `/metrics` | `Tiebeam.Metrics.prometheus/1` |
 
@@ -145,6 +145,9 @@ defmodule Tiebeam.Plug.Health do
 
       %{multiplier: multiplier} when multiplier >= @unwell ->
         "this node is slow itself, or its network loses much\n"
+
+      %{group: {:stopped, why}} ->
+        "this node takes no part in its group any more: #{why}\n"
 
       _well ->
         nil

@@ -5,7 +5,7 @@ defmodule Tiebeam.Registry.Driver do
   # A name is bytes for the core and a term for callers: it is encoded by who asks, and decoded once, by the NIF, when it
   # comes from another node.
 
-  alias Tiebeam.Registry.{Claim, Name, Watcher}
+  alias Tiebeam.Registry.{Claim, Name, Strong, Watcher}
   alias Tiebeam.Services.Watches
   alias Tiebeam.Table
 
@@ -307,16 +307,16 @@ defmodule Tiebeam.Registry.Driver do
 
   @doc "A caller waits for a name, at most so long; it is answered when the name is there."
   def await(state, {caller, _tag} = from, key, timeout) do
-    case :ets.lookup(state.cluster, key) do
-      [{_key, pid, meta, _node}] ->
+    case present(state, key) do
+      {pid, meta} ->
         GenServer.reply(from, {:ok, pid, meta})
         state
 
-      [] when map_size(state.waiters) >= @max_waiters ->
+      nil when map_size(state.waiters) >= @max_waiters ->
         GenServer.reply(from, {:error, {:too_many_waiters, @max_waiters}})
         state
 
-      [] ->
+      nil ->
         monitor = Process.monitor(caller)
         timer = if timeout != :infinity, do: :erlang.start_timer(timeout, self(), {:await, monitor})
 
@@ -325,6 +325,14 @@ defmodule Tiebeam.Registry.Driver do
 
         %{state | awaited: awaited, waiters: Map.put(state.waiters, monitor, key)}
     end
+  end
+
+  defp present(state, {:strong, name}) do
+    with {pid, meta, _token} <- Strong.row(state.cluster, name), do: {pid, meta}
+  end
+
+  defp present(state, key) do
+    with [{_key, pid, meta, _node}] <- :ets.lookup(state.cluster, key), do: {pid, meta}, else: ([] -> nil)
   end
 
   @doc "A caller has waited long enough, or ended."
@@ -356,6 +364,17 @@ defmodule Tiebeam.Registry.Driver do
   end
 
   defp found(state, _key, _pid, _meta), do: state
+
+  @doc "What a group agreed on about names of the scope `:strong`."
+  def agreed(state, changed) do
+    Enum.reduce(changed, state, fn
+      {:unregistered, name, pid, _meta}, state ->
+        tell(state, {:unregistered, :strong, name, pid, :freed})
+
+      {what, name, pid, meta}, state ->
+        state |> found({:strong, name}, pid, meta) |> tell({what, :strong, name, pid, meta})
+    end)
+  end
 
   # Subscribers.
 

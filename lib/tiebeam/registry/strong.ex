@@ -8,9 +8,6 @@ defmodule Tiebeam.Registry.Strong do
   # How often a name that was held and is free a moment later is tried for: each time another process had it.
   @max_attempts 10
 
-  # The pause between two looks of who waits for a name, in milliseconds.
-  @look 20
-
   @spec register(atom, term, pid, term, timeout :: pos_integer) :: :ok | {:error, term}
   def register(cluster, name, pid, metadata, timeout) do
     with {:ok, bytes} <- Name.encode(name), {:ok, _bytes} <- Name.encode_meta(metadata) do
@@ -45,6 +42,40 @@ defmodule Tiebeam.Registry.Strong do
       {:ok, {^pid, _meta}} -> :ok
       {:ok, {holder, _meta}} when is_pid(holder) -> {:error, {:taken, holder}}
       _ -> {:error, {:taken, nil}}
+    end
+  end
+
+  @doc "The same, in a process of its own: the answer is sent to the caller as `{reference, answer}`."
+  @spec register_async(atom, term, pid, term, timeout :: pos_integer) :: reference
+  def register_async(cluster, name, pid, metadata, timeout) do
+    {caller, reference} = {self(), make_ref()}
+    spawn(fn -> send(caller, {reference, register(cluster, name, pid, metadata, timeout)}) end)
+    reference
+  end
+
+  @doc "Replaces the metadata of a name whose process is one of this node. Its token stays."
+  @spec update_meta(atom, term, term, timeout :: pos_integer) :: :ok | {:error, term}
+  def update_meta(cluster, name, metadata, timeout) do
+    with {:ok, bytes} <- Name.encode(name), {:ok, _bytes} <- Name.encode_meta(metadata) do
+      case :ets.lookup(Table.agreed_of(cluster), {:name, name}) do
+        [{_key, token, pid, _meta}] when node(pid) == node() ->
+          update(cluster, bytes, token, Leadership.holder(pid, metadata), timeout)
+
+        [{_key, _token, pid, _meta}] when is_pid(pid) ->
+          {:error, {:taken, pid}}
+
+        _ ->
+          {:error, :unknown}
+      end
+    end
+  end
+
+  defp update(cluster, bytes, token, value, timeout) do
+    # The core answers when this node's table shows it.
+    case Leadership.ask(cluster, {:update, :name, bytes, token, value}, timeout) do
+      {:done, _token} -> :ok
+      :not_held -> {:error, :unknown}
+      other -> Leadership.error(other)
     end
   end
 
@@ -87,22 +118,6 @@ defmodule Tiebeam.Registry.Strong do
 
       _ ->
         nil
-    end
-  end
-
-  @spec await(atom, term, timeout) :: {:ok, pid, term} | {:error, :timeout}
-  def await(cluster, name, timeout) do
-    case row(cluster, name) do
-      {pid, meta, _token} ->
-        {:ok, pid, meta}
-
-      nil when timeout == 0 ->
-        {:error, :timeout}
-
-      nil ->
-        pause = min(timeout, @look)
-        Process.sleep(pause)
-        await(cluster, name, if(timeout == :infinity, do: :infinity, else: timeout - pause))
     end
   end
 

@@ -6,7 +6,7 @@ mod metrics;
 use std::time::Instant;
 
 use serde::Serialize;
-use tiebeam_node::{ClusterHandle, Kind, Member, Node, Status as MemberStatus};
+use tiebeam_node::{ClusterHandle, GroupCondition, Kind, Member, Node, Status as MemberStatus};
 
 pub(crate) use http::Server;
 
@@ -125,6 +125,7 @@ struct NameRow {
 impl Cluster {
     fn read(cluster: &ClusterHandle) -> Self {
         let health = cluster.health();
+        let group = cluster.group_condition();
         let metrics = cluster.metrics();
         Self {
             members: cluster.members().iter().map(MemberRow::of).collect(),
@@ -138,6 +139,8 @@ impl Cluster {
                     Some("sees no majority of the members that were last here together")
                 } else if health.multiplier >= UNWELL {
                     Some("is slow itself, or its network loses much")
+                } else if matches!(group, Some(GroupCondition::Stopped(_))) {
+                    Some("takes no part in its group any more; its log says why")
                 } else {
                     None
                 },

@@ -292,6 +292,7 @@ impl Cluster {
             left: self.phase == Phase::Left,
             membership: &self.membership,
             registry: &self.registry,
+            group: self.group.as_ref(),
         }
     }
 }
@@ -302,6 +303,7 @@ pub struct View<'a> {
     left: bool,
     membership: &'a Membership,
     registry: &'a Registry,
+    group: Option<&'a Group>,
 }
 
 impl<'a> View<'a> {
@@ -318,6 +320,11 @@ impl<'a> View<'a> {
     /// How this node itself keeps up.
     pub fn health(&self) -> Health {
         self.membership.health()
+    }
+
+    /// How it is with its part in the group, if it was configured for one.
+    pub fn group(&self) -> Option<group::Condition> {
+        self.group.map(Group::condition)
     }
 
     /// What the membership did since it started.

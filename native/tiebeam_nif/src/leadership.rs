@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use rustler::types::tuple::get_tuple;
 use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, ResourceArc, Term};
 use tiebeam_core::leadership::group::{
-    Answer, Command, Config, Disk, Holding, Output, Read, Request, Row, Standing, Stopped, Stored,
-    Timing, Voters,
+    Answer, Command, Condition, Config, Disk, Holding, Missing, Output, Read, Request, Row,
+    Standing, Stopped, Stored, Timing, Voters,
 };
 use tiebeam_core::leadership::machine::{self, Expect, Kind, Limit, WatchId};
 use tiebeam_core::leadership::{MemberId, PersistToken};
@@ -22,15 +22,16 @@ mod atoms {
         // Settings.
         lan, fast, wan, memory,
         // Commands.
-        put, delete, get, list, watch, unwatch, acquire, renew, release, holder, members, step_down,
+        put, delete, get, list, watch, unwatch, acquire, renew, release, update, holder, members, step_down,
         add_voter, remove_voter, force_new_group,
         anything, revision, value, linear, local, at_least,
         lock, singleton, name,
         // Answers.
         done, differs, held, not_held, values, no_leader, unknown, busy, too_long, full, no_member,
-        refused, stopped, sessions, outstanding, store, claims,
+        refused, stopped, sessions, outstanding, store, claims, not_founded, no_replica,
         // Outputs.
         row, deleted, claimed, freed, led, lease, lost, watched, foreign, fault, disk, left,
+        condition, ok, none,
     }
 }
 
@@ -178,6 +179,12 @@ fn command(term: Term<'_>) -> NifResult<Command> {
             name: octets(name)?,
             token: token.decode()?,
         },
+        [kind, name, token, value] if tag == atoms::update() => Command::Update {
+            kind: self::kind(kind)?,
+            name: octets(name)?,
+            token: token.decode()?,
+            value: bytes(value)?,
+        },
         [kind, name, read] if tag == atoms::holder() => Command::Holder {
             kind: self::kind(kind)?,
             name: octets(name)?,
@@ -296,6 +303,10 @@ pub(crate) fn answer<'a>(env: Env<'a>, answer: &Answer) -> NifResult<Term<'a>> {
             (atoms::members(), standings).encode(env)
         }
         Answer::NoLeader => atoms::no_leader().encode(env),
+        Answer::Unfounded(missing) => {
+            (atoms::not_founded(), self::missing(env, missing)?).encode(env)
+        }
+        Answer::NoReplica { limit } => (atoms::no_replica(), limit).encode(env),
         Answer::Unknown => atoms::unknown().encode(env),
         Answer::Busy { limit } => (atoms::busy(), limit).encode(env),
         Answer::TooLong { part, bytes, limit } => {
@@ -386,12 +397,49 @@ pub(crate) fn output<'a>(env: Env<'a>, output: &Output) -> NifResult<Option<Term
             };
             (atoms::stopped(), why, stopped.to_string()).encode(env)
         }
+        Output::Condition(condition) => {
+            let text = condition.to_string();
+            (
+                atoms::condition(),
+                self::condition(env, Some(condition))?,
+                text,
+            )
+                .encode(env)
+        }
         Output::Send { .. }
         | Output::Persist(_)
         | Output::Answer { .. }
         | Output::Ignored { .. } => return Ok(None),
     };
     Ok(Some((atoms::leadership(), output).encode(env)))
+}
+
+/// The nodes that are missing, or how many are.
+fn missing<'a>(env: Env<'a>, missing: &Missing) -> NifResult<Term<'a>> {
+    match missing {
+        Missing::Voters(nodes) => self::nodes(env, nodes),
+        Missing::Count(count) => Ok(count.encode(env)),
+    }
+}
+
+fn nodes<'a>(env: Env<'a>, nodes: &[NodeName]) -> NifResult<Term<'a>> {
+    let atoms = nodes.iter().map(|node| node_atom(env, node));
+    Ok(atoms.collect::<NifResult<Vec<Atom>>>()?.encode(env))
+}
+
+/// `:ok`, or what is wrong; `:none` of a node that takes no part.
+pub(crate) fn condition<'a>(env: Env<'a>, condition: Option<&Condition>) -> NifResult<Term<'a>> {
+    Ok(match condition {
+        None => atoms::none().encode(env),
+        Some(Condition::Led) => atoms::ok().encode(env),
+        Some(Condition::Leaderless) => atoms::no_leader().encode(env),
+        Some(Condition::Unfounded(missing)) => {
+            (atoms::not_founded(), self::missing(env, missing)?).encode(env)
+        }
+        Some(Condition::NoReplica { limit }) => (atoms::no_replica(), limit).encode(env),
+        Some(Condition::Foreign(nodes)) => (atoms::foreign(), self::nodes(env, nodes)?).encode(env),
+        Some(Condition::Stopped(why)) => (atoms::stopped(), why.to_string()).encode(env),
+    })
 }
 
 fn row<'a>(env: Env<'a>, row: &Row) -> Term<'a> {

@@ -93,8 +93,11 @@ fn room(member: ResourceArc<Member>) -> NifResult<usize> {
 
 /// `health(cluster) :: Tiebeam.health()`
 #[rustler::nif]
-fn health(member: ResourceArc<Member>) -> NifResult<HealthMap> {
-    with(&member, |cluster| Ok(cluster.view().health().into()))
+fn health<'a>(env: Env<'a>, member: ResourceArc<Member>) -> NifResult<HealthMap<'a>> {
+    with(&member, |cluster| {
+        let view = cluster.view();
+        HealthMap::of(env, view.health(), view.group().as_ref())
+    })
 }
 
 /// `metrics(cluster) :: Tiebeam.metrics()`

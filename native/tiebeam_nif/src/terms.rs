@@ -2,6 +2,7 @@
 
 use rustler::{Atom, Binary, Encoder, Env, Error, NewBinary, NifMap, NifResult, NifStruct, Term};
 use tiebeam_core::leadership::PersistToken;
+use tiebeam_core::leadership::group::Condition;
 use tiebeam_core::registry::Limits;
 use tiebeam_core::{
     Action, Answer, CallId, Command, Config, Contest, Duration, Event, Health, Kind, Member,
@@ -370,19 +371,21 @@ pub(crate) fn member<'a>(env: Env<'a>, member: &Member) -> NifResult<Term<'a>> {
 
 /// [`Health`].
 #[derive(NifMap)]
-pub(crate) struct HealthMap {
+pub(crate) struct HealthMap<'a> {
     multiplier: u32,
     stalls: u64,
     minority: bool,
+    group: Term<'a>,
 }
 
-impl From<Health> for HealthMap {
-    fn from(health: Health) -> Self {
-        Self {
+impl<'a> HealthMap<'a> {
+    pub(crate) fn of(env: Env<'a>, health: Health, group: Option<&Condition>) -> NifResult<Self> {
+        Ok(Self {
             multiplier: health.multiplier,
             stalls: health.stalls,
             minority: health.minority,
-        }
+            group: leadership::condition(env, group)?,
+        })
     }
 }
 

@@ -19,7 +19,7 @@
 //! | request | reply |
 //! |---|---|
 //! | `:members` | `[%Tiebeam.Member{}]` |
-//! | `:health` | `%{multiplier: 1, stalls: 0, minority: false}` |
+//! | `:health` | `%{multiplier: 1, stalls: 0, minority: false, group: :ok}`; for `group` see `t:Tiebeam.health/0` |
 //! | `:metrics` | `%{sent: 12, received: 11, ...}`, the fields of [`Metrics`](tiebeam_core::Metrics) |
 //! | `{:subscribe, pid}` | `:ok`, and from then on `{:tiebeam, cluster, event}` to `pid`, where `cluster` is the identity of the cluster as a string; `{:error, {:too_many_subscribers, limit}}`; `{:error, :noconnection}` if `pid` is of a node that is not connected |
 //! | `{:unsubscribe, pid}` | `:ok` |
@@ -39,7 +39,7 @@
 //! | `{:kv, :list, prefix}` | `{:ok, [{key, value, revision}]}`, in order; `{:error, reason}` |
 //! | `:locks` | `[{name, token, pid, metadata}]` |
 //!
-//! A reason is `:no_group` (the node was started without voters), `:no_quorum` (nothing was done), `:unknown` (it may have been done),
+//! A reason is `{:not_founded, missing}` (the group waits for these nodes, or for so many), `{:no_replica, limit}` (it has no place for the node), `:no_group` (the node was started without voters), `:no_quorum` (nothing was done), `:unknown` (it may have been done),
 //! `:busy`, `:full`, `:stopped`, `:left` or `{:invalid, text}`.
 //!
 //! A scope is an atom or the binary of its text; where no metadata is given, the scope may be left out, and is `:default`. The scope
@@ -125,7 +125,7 @@ pub use resolvers::Conflict;
 pub use services::{
     Service, ServiceChange, ServiceChanges, ServiceFilter, ServiceOptions, Services,
 };
-pub use strong::{StrongNames, StrongRegistration};
+pub use strong::{StrongEvent, StrongEvents, StrongNames, StrongRegistration};
 
 impl Node {
     /// Takes part in a cluster: looks for its members, and is found by them.
@@ -227,6 +227,7 @@ impl Node {
         let vitals = SharedVitals::new(Vitals {
             health: core.view().health(),
             metrics: core.view().metrics(),
+            group: core.view().group(),
         });
         let (events, _) = broadcast::channel(MAX_EVENTS);
         let (requests, asked) = mpsc::channel(MAX_REQUESTS);

@@ -59,7 +59,8 @@ pub use cluster::{
     KvChange, KvChanges, KvEntry, KvValue, Leader, LeaderChange, LeaderChanges, LeadershipError,
     LockGuard, LockHolder, Locks, Name, RegisterOptions, Registration, Registry, RegistryError,
     RegistryEvent, RegistryEvents, Service, ServiceChange, ServiceChanges, ServiceFilter,
-    ServiceOptions, Services, StrongNames, StrongRegistration, Token, Voters,
+    ServiceOptions, Services, StrongEvent, StrongEvents, StrongNames, StrongRegistration, Token,
+    Voters,
 };
 pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
 pub use correlated::Correlated;
@@ -86,7 +87,10 @@ pub use supervisor::{
     ChildCounts, ChildError, ChildId, ChildInfo, ChildKind, ChildSpec, ChildStatus, Restart,
     Shutdown, Strategy, Supervisor, SupervisorRef,
 };
-pub use tiebeam_core::leadership::group::{MAX_LIST, Standing, Timing as LeadershipTiming};
+pub use tiebeam_core::leadership::group::{
+    Condition as GroupCondition, MAX_LIST, Missing as MissingVoters, Standing,
+    Timing as LeadershipTiming,
+};
 pub use tiebeam_core::leadership::machine::{Limit, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub use tiebeam_core::leadership::{MAX_MEMBERS, MAX_VOTERS};
 pub use tiebeam_core::registry::name::{MAX_NAME_DEPTH, NameError};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tiebeam_node::{
     ClusterConfig, ClusterError, ClusterEvent, ClusterHandle, Config, Consistency, Cookie,
-    EpmdMode, Expected, KvChange, Leader, LeadershipError, Node, NodeName, Process, Signal,
-    StoreError, Term, Timing, Token,
+    EpmdMode, Expected, GroupCondition, KvChange, Leader, LeadershipError, MissingVoters, Name,
+    Node, NodeName, Process, Signal, StoreError, StrongEvent, Term, Timing, Token,
 };
 
 /// Long enough for a loaded machine; a test that passes never waits for it.
@@ -204,7 +204,11 @@ async fn put(cluster: &ClusterHandle, key: &str, value: i64) -> u64 {
         loop {
             match kv.put(key, &value).await {
                 Ok(revision) => return revision,
-                Err(LeadershipError::NoQuorum | LeadershipError::Unknown) => {}
+                Err(
+                    LeadershipError::NoQuorum
+                    | LeadershipError::NotFounded(_)
+                    | LeadershipError::Unknown,
+                ) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -218,7 +222,11 @@ async fn get(cluster: &ClusterHandle, key: &str) -> Option<i64> {
         loop {
             match kv.get(key).await {
                 Ok(found) => return found.map(|found| found.value),
-                Err(LeadershipError::NoQuorum | LeadershipError::Unknown) => {}
+                Err(
+                    LeadershipError::NoQuorum
+                    | LeadershipError::NotFounded(_)
+                    | LeadershipError::Unknown,
+                ) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -629,6 +637,57 @@ async fn a_strong_name_has_one_process() {
     trio.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn strong_names_are_awaited_updated_and_told_of() {
+    let trio = Trio::start(None).await;
+    trio.leader().await;
+    let [a, b, _] = [0, 1, 2].map(|at| trio.clusters[at].registry().strong());
+    let mut events = b.subscribe();
+    let nobody = b.await_name("ledger", Duration::from_millis(10)).await;
+    assert_eq!(nobody.unwrap(), None);
+    let awaited = tokio::spawn({
+        let b = b.clone();
+        async move { b.await_name("ledger", DEADLINE).await }
+    });
+    let ledger = trio.nodes[0].spawn_anonymous().unwrap();
+    let token = a.register_with("ledger", ledger.pid(), &1).await.unwrap();
+    let found = within("the name", awaited).await.unwrap().unwrap();
+    let found = found.expect("a process");
+    assert_eq!((&found.pid, found.token), (ledger.pid(), token));
+
+    a.update_meta("ledger", &2).await.unwrap();
+    let mine = a.lookup("ledger").expect("a process");
+    assert_eq!((mine.token, mine.meta::<i64>().unwrap()), (token, 2));
+    let there = b.update_meta("ledger", &3).await;
+    let elsewhere = |there| {
+        matches!(
+            there,
+            Err(LeadershipError::Elsewhere { .. } | LeadershipError::NotHeld)
+        )
+    };
+    assert!(elsewhere(there));
+    a.unregister("ledger", token).await.unwrap();
+    let gone = a.update_meta("ledger", &4).await;
+    assert!(matches!(gone, Err(LeadershipError::NotHeld)), "{gone:?}");
+
+    for (what, meta) in [("registered", 1), ("updated", 2), ("unregistered", 2)] {
+        let event = within(what, events.recv()).await.expect("a driver");
+        let (told, name, registration) = match event {
+            StrongEvent::Registered { name, registration } => ("registered", name, registration),
+            StrongEvent::Updated { name, registration } => ("updated", name, registration),
+            StrongEvent::Unregistered { name, registration } => {
+                ("unregistered", name, registration)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((told, name), (what, Name::from("ledger")));
+        assert_eq!(registration.meta::<i64>().unwrap(), meta);
+        assert_eq!(registration.token, token);
+    }
+    trio.stop().await;
+    assert_eq!(within("the end", events.recv()).await, None);
+}
+
 async fn ask(visitor: &Node, at: usize, request: &str) -> String {
     let request = Term::parse(request).unwrap();
     let reply = visitor.call_term(("tiebeam", NAMES[at]), request, DEADLINE);
@@ -714,6 +773,7 @@ async fn any_node_may_ask_a_member() {
 async fn a_node_without_voters_says_so() {
     let node = start(NAMES[0], &[]).await;
     let cluster = node.cluster(ClusterConfig::lan()).await.unwrap();
+    assert_eq!(cluster.group_condition(), None);
     let put = cluster.kv().put("k", &1).await;
     assert!(matches!(put, Err(LeadershipError::NoGroup)), "{put:?}");
     let local = cluster.kv().consistency(Consistency::Local);
@@ -721,6 +781,30 @@ async fn a_node_without_voters_says_so() {
     assert!(matches!(read, Err(LeadershipError::NoGroup)), "{read:?}");
     assert_eq!(cluster.leader().is_leader(), None);
     assert_eq!(cluster.leader().current(), None);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_missing_before_a_group_is_founded_is_said() {
+    let node = start(NAMES[0], &[]).await;
+    let cluster = node.cluster(settings()).await.unwrap();
+    let missing = MissingVoters::Voters(Vec::from(
+        [NAMES[1], NAMES[2]].map(|name| NodeName::parse(name).unwrap()),
+    ));
+    let kv = cluster.kv().timeout(Duration::from_millis(50));
+    let put = kv.put("k", &1).await.unwrap_err();
+    assert!(
+        matches!(&put, LeadershipError::NotFounded(they) if *they == missing),
+        "{put:?}"
+    );
+    assert!(
+        put.to_string().contains("b@127.0.0.1, c@127.0.0.1"),
+        "{put}"
+    );
+    assert_eq!(
+        cluster.group_condition(),
+        Some(GroupCondition::Unfounded(missing))
+    );
     node.stop().await;
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 use tiebeam_node::Term;
 
 use crate::arguments::{KvAction, KvArguments};
+use crate::commands::leader;
 use crate::failure::Failure;
 use crate::{member, registry, visitor};
 
@@ -130,7 +131,12 @@ fn refused(node: &str, reason: &Term) -> Failure {
         Some("stopped") => "it takes no part in the group any more; its log says why",
         Some("left") => "it has left the cluster; ask another member",
         Some("unknown_request") => "it does not know of keys; ask a member of this release",
-        _ => return Failure::new(format!("{node} refuses: {reason}")),
+        _ => {
+            return match leader::trouble(reason) {
+                Some(why) => Failure::new(format!("{node}: {why}; nothing was done")),
+                None => Failure::new(format!("{node} refuses: {reason}")),
+            };
+        }
     };
     Failure::new(format!("{node}: {why}"))
 }

@@ -11,8 +11,9 @@ use crate::identity::NodeName;
 /// The most voters: each adds a message to every commit, and nine already survive the loss of four.
 pub const MAX_VOTERS: usize = 9;
 
-/// The most members, learners included: the leader sends to each of them.
-pub const MAX_MEMBERS: usize = 64;
+/// The most members, learners included. The leader sends to each of them, some 5,000 heartbeats a second if there are so many; and a
+/// configuration counts them in a byte.
+pub const MAX_MEMBERS: usize = 255;
 
 /// The members of a group. While `outgoing` is not empty the configuration is joint (4.3): whatever is agreed needs a
 /// majority of the voters and a majority of the outgoing ones.
@@ -306,10 +307,12 @@ mod tests {
             error(many, vec![]),
             ConfigurationError::TooManyVoters { count: 10 }
         );
-        let learners = ids(&(2..=65).collect::<Vec<_>>());
+        let learners = ids(&(2..=MAX_MEMBERS as u64 + 1).collect::<Vec<_>>());
         assert_eq!(
             error(ids(&[1]), learners),
-            ConfigurationError::TooManyMembers { count: 65 }
+            ConfigurationError::TooManyMembers {
+                count: MAX_MEMBERS + 1
+            }
         );
         assert_eq!(
             error(ids(&[1]), ids(&[1])),

@@ -65,10 +65,16 @@ use snapshots::Logged;
 
 pub use command::{Answer, Command, Holding, MAX_LIST, Read, Request, Standing};
 pub use config::{Config, ConfigError, Founding, Stored, Timing, Voters};
-pub use output::{Disk, Led, Lost, Output, Row, Stopped};
+pub use output::{Condition, Disk, Led, Lost, Missing, Output, Row, Stopped};
 
 /// The first bytes of a group's messages, which tell them from those of the membership and the registry.
 pub(crate) const PREFIX: [u8; 2] = [1, 32];
+
+/// How long a group may take to be founded before it is told that somebody is missing: longer than nodes need that start together.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often that is told again.
+const REPEAT: Duration = Duration::from_secs(60);
 
 /// What happens at a time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,8 +123,16 @@ pub struct Group {
     fresh: bool,
     /// It leaves: nothing new is begun.
     leaving: bool,
-    /// It takes no part any more.
-    stopped: bool,
+    /// Why it takes no part any more.
+    stopped: Option<Stopped>,
+    /// The most members that the group may have.
+    room: usize,
+    /// The group has no place for this node: it has this many members.
+    full: Option<usize>,
+    /// Since when this node waits for a group, if it does.
+    waits: Instant,
+    /// The condition that was told last, and when.
+    told_condition: (Condition, Instant),
     stored: Stored,
     stage: Stage,
     peers: Peers,
@@ -187,7 +201,11 @@ impl Group {
             now: Instant::ZERO,
             fresh: true,
             leaving: false,
-            stopped: false,
+            stopped: None,
+            room: super::MAX_MEMBERS,
+            full: None,
+            waits: Instant::ZERO,
+            told_condition: (Condition::Leaderless, Instant::ZERO),
             stored,
             stage: Stage::Seeking,
             peers: Peers::default(),
@@ -262,12 +280,7 @@ impl Group {
         if !self.begin(now) {
             return;
         }
-        if let Some(peer) = self.peers.get_mut(node)
-            && peer.up
-        {
-            peer.up = false;
-            peer.foreign = false;
-            peer.gone = Some(self.now);
+        if self.peers.left(node, self.now) {
             let leader = self.leader().filter(|(_, leader)| leader == node);
             if let (Some((member, _)), Some(engine)) = (leader, &mut self.engine) {
                 engine.forget_leader(now, member);
@@ -282,6 +295,9 @@ impl Group {
             let answer = Answer::Stopped;
             self.outputs.push(Output::Answer { call, answer });
             return;
+        }
+        if let Some(limit) = self.full {
+            return self.answer(call, Answer::NoReplica { limit });
         }
         let until = self.now + request.timeout;
         match request.command {
@@ -393,7 +409,7 @@ impl Group {
 
     /// When [`Group::wake`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.stopped {
+        if self.stopped.is_some() {
             return None;
         }
         if self.fresh {
@@ -413,16 +429,34 @@ impl Group {
 
     /// It has stopped, or left: nothing that it is told has an effect any more.
     pub fn is_stopped(&self) -> bool {
-        self.stopped
+        self.stopped.is_some()
+    }
+
+    /// How it is with this node's part, now.
+    pub fn condition(&self) -> Condition {
+        if let Some(why) = &self.stopped {
+            Condition::Stopped(why.clone())
+        } else if let Some(missing) = self.missing() {
+            Condition::Unfounded(missing)
+        } else if let Some(limit) = self.full {
+            Condition::NoReplica { limit }
+        } else if self.peers.any_foreign() {
+            Condition::Foreign(self.peers.foreign())
+        } else if self.told_led.leader.is_some() {
+            Condition::Led
+        } else {
+            Condition::Leaderless
+        }
     }
 
     /// Says whether this node takes part. The first time it begins with what the disk has.
     fn begin(&mut self, now: Instant) -> bool {
         self.now = self.now.max(now);
-        if self.stopped {
+        if self.stopped.is_some() {
             return false;
         }
         if core::mem::replace(&mut self.fresh, false) {
+            self.waits = self.now;
             let stored = core::mem::take(&mut self.stored);
             match stored.founding {
                 Some(founding) if founding.agreed => self.open(founding, stored.restored),
@@ -494,6 +528,7 @@ impl Group {
                 order,
             } => self.on_order(from, group, id, term, order),
             Message::Ordered { id, outcome } => self.on_ordered(id, outcome),
+            Message::Full { group, limit } => self.on_full(group, limit),
         }
     }
 
@@ -507,15 +542,16 @@ impl Group {
     /// Carries out what the engine wants, and what follows from it, until there is nothing left to do now.
     fn settle(&mut self) {
         self.drive();
-        while !self.stopped && self.send_requests() {
+        while self.stopped.is_none() && self.send_requests() {
             self.drive();
         }
-        if self.stopped {
+        if self.stopped.is_some() {
             return;
         }
         self.tell_leader();
         self.tell_lease();
         self.leave_if_done();
+        self.tell_condition();
     }
 
     fn drive(&mut self) {
@@ -663,6 +699,21 @@ impl Group {
         }
     }
 
+    /// What is wrong is told when it changes; that nobody is there to found a group with only after a while, and then again and again.
+    fn tell_condition(&mut self) {
+        let condition = self.condition();
+        let (told, at) = &self.told_condition;
+        let waits = matches!(condition, Condition::Unfounded(_));
+        if waits && self.now.since(self.waits) < PATIENCE {
+            return;
+        }
+        let changed = condition != *told && (condition.is_trouble() || told.is_trouble());
+        if changed || waits && self.now.since(*at) >= REPEAT {
+            self.told_condition = (condition.clone(), self.now);
+            self.outputs.push(Output::Condition(condition));
+        }
+    }
+
     /// The lease is told when it is longer by half a heartbeat: what is left of it is more than two of them.
     fn tell_lease(&mut self) {
         let now = self.now;
@@ -710,6 +761,9 @@ impl Group {
         };
         let voters = nodes(configuration.voters().collect());
         let learners = nodes(configuration.learners().collect());
+        if configuration.contains(self.member) {
+            self.full = None;
+        }
         self.outputs.push(Output::Members { voters, learners });
     }
 
@@ -761,9 +815,10 @@ impl Group {
 
     /// Takes no part any more.
     fn stop(&mut self, why: Stopped) {
-        if core::mem::replace(&mut self.stopped, true) {
+        if self.stopped.is_some() {
             return;
         }
+        self.stopped = Some(why.clone());
         self.answer_all();
         self.lose_all();
         if let Some((term, _)) = self.told_lease.take() {
@@ -772,6 +827,7 @@ impl Group {
         self.engine = None;
         self.timers.clear();
         self.outputs.push(Output::Stopped(why));
+        self.tell_condition();
     }
 }
 

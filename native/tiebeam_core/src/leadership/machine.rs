@@ -99,7 +99,7 @@ pub enum Change {
         /// Since which entry.
         revision: Index,
     },
-    /// A claim was granted.
+    /// A claim was granted, or its holder says something else with it.
     Claimed {
         /// A lock, a singleton or a name.
         kind: Kind,
@@ -226,6 +226,15 @@ impl Machine {
                     _ => token,
                 };
                 self.claims.release(kind, name, session, token, changes)
+            }
+            Operation::Update {
+                kind,
+                name,
+                token,
+                value,
+            } => {
+                let held = (session, token);
+                self.claims.update(kind, name, held, value, changes)
             }
         };
         self.sessions.finish(session, number, reply);

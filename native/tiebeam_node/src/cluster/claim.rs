@@ -5,10 +5,12 @@ use std::time::Duration;
 use tiebeam_core::leadership::group::Command;
 use tiebeam_core::leadership::machine::Kind;
 use tiebeam_wire::{Pid, Term};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::cluster::leadership::{LeadershipError, Shared, Token, core_duration};
 use crate::cluster::name::Name;
-use crate::cluster::replica;
+use crate::cluster::replica::{self, ClaimChange};
 use crate::cluster::table::{pid_bytes, term_bytes};
 use crate::process::{Process, Signal};
 
@@ -68,7 +70,32 @@ impl Claims {
             pid: pid_bytes(claimant),
             wait: wanted.wait,
         };
-        self.within(timeout).done(command).await.map(Token)
+        let granted = self.within(timeout).done(command).await.map(Token);
+        granted.map_err(|error| match error {
+            // Whoever stands by waits for the group to be founded as it does for a majority.
+            LeadershipError::NotFounded(_) if self.kind == Kind::Singleton => {
+                LeadershipError::NoQuorum
+            }
+            other => other,
+        })
+    }
+
+    /// From now on tells whenever a claim of this kind changes: instead of looking at [`Claims::holder`] again and again. The table
+    /// shows it already. Begin before the first look, then nothing is missed:
+    ///
+    /// ```ignore
+    /// let mut changes = claims.changes();
+    /// loop {
+    ///     look(&claims);
+    ///     if !changes.changed().await { break }
+    /// }
+    /// ```
+    pub(crate) fn changes(&self) -> ClaimChanges {
+        ClaimChanges {
+            shared: self.shared.clone(),
+            kind: self.kind,
+            receiver: self.shared.replica.changes.subscribe(),
+        }
     }
 
     /// Gives a claim back.
@@ -126,6 +153,59 @@ impl Claims {
     /// Dropping the future loses nothing.
     pub(crate) async fn ended(&self) {
         self.shared.requests.closed().await;
+    }
+}
+
+/// Tells that claims of one kind changed; see [`Claims::changes`].
+pub(crate) struct ClaimChanges {
+    shared: Shared,
+    kind: Kind,
+    receiver: broadcast::Receiver<ClaimChange>,
+}
+
+/// What a subscriber to claims is told.
+pub(super) enum Told {
+    Changed(ClaimChange),
+    /// It was so slow that this many changes, of all kinds, were dropped.
+    Missed(u64),
+}
+
+impl ClaimChanges {
+    /// Waits until a claim of this kind changes, and answers `true`: once for all that changed meanwhile. `false`: the cluster's process on this
+    /// node has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(crate) async fn changed(&mut self) -> bool {
+        let first = self.next().await.is_some();
+        // Whoever looks now sees all of these.
+        while first
+            && !matches!(
+                self.receiver.try_recv(),
+                Err(TryRecvError::Empty | TryRecvError::Closed)
+            )
+        {}
+        first
+    }
+
+    /// The next change; `None` when the cluster's process on this node has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Option<Told> {
+        loop {
+            let received = tokio::select! {
+                biased;
+                received = self.receiver.recv() => received,
+                () = self.shared.requests.closed() => return None,
+            };
+            match received {
+                Ok(change) if change.kind == self.kind => return Some(Told::Changed(change)),
+                Ok(_) => {}
+                Err(RecvError::Lagged(count)) => return Some(Told::Missed(count)),
+                Err(RecvError::Closed) => return None,
+            }
+        }
     }
 }
 

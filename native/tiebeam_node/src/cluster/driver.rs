@@ -179,7 +179,7 @@ impl Driver {
                 "members" => Some(Term::list(
                     view.members().map(term::member).collect::<Vec<_>>(),
                 )),
-                "health" => Some(term::health(view.health())),
+                "health" => Some(term::health(view.health(), view.group().as_ref())),
                 "metrics" => Some(term::metrics(view.metrics())),
                 _ => None,
             },
@@ -480,6 +480,7 @@ impl Driver {
         self.vitals.set(Vitals {
             health: view.health(),
             metrics: view.metrics(),
+            group: view.group(),
         });
     }
 
@@ -643,6 +644,7 @@ impl Driver {
                 replica.lease.send_modify(|lease| lease.until = None);
                 replica.stopped.send_replace(Some(why));
             }
+            Output::Condition(condition) => self.condition(condition, process),
             // The cluster has words of its own for these.
             Output::Send { to, bytes } => self.send(&to, bytes, process),
             Output::Persist(disk) => self.happened.extend(self.writer.write(disk)),
@@ -664,6 +666,26 @@ impl Driver {
                 timeout: tiebeam_core::Duration::ZERO,
             }),
         }
+    }
+
+    /// Something is wrong with this node's part in the group, or nothing is any more.
+    fn condition(&mut self, condition: group::Condition, process: &Process) {
+        match &condition {
+            // Those have been told with more words.
+            group::Condition::Foreign(_) | group::Condition::Stopped(_) => {}
+            group::Condition::Unfounded(_) => warn!(
+                "{condition}. Until then nobody leads, and no key or lock can be had. A voter must run, be connected, and be started \
+                 with the same voters"
+            ),
+            trouble if trouble.is_trouble() => warn!("{trouble}"),
+            well => info!("{well}"),
+        }
+        let told = ClusterEvent::Group(condition);
+        let cluster = self.core.view().cluster();
+        self.subscribers
+            .publish(cluster, &term::event(&told), process);
+        // An error: nobody has subscribed.
+        let _ = self.events.send(told);
     }
 
     /// Who leads is news.

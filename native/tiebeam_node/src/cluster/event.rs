@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tiebeam_core::leadership::group::Condition;
 use tiebeam_core::{Contest, Member, NodeName, Notice};
 use tokio::sync::broadcast;
 
@@ -67,6 +68,10 @@ pub enum ClusterEvent {
         /// The latest term.
         term: u64,
     },
+    /// Something is wrong with this node's part in the group that agrees on a leader, or nothing is any more: the group waits for
+    /// voters (told after five seconds, and then each minute), has no place for this node, meets another group, or this node has stopped to
+    /// take part because its disk failed. See [`ClusterHandle::group_condition`](crate::ClusterHandle::group_condition).
+    Group(Condition),
     /// The subscriber was so slow that this many events were dropped;
     /// [`ClusterHandle::members`](crate::ClusterHandle::members) has the present state.
     Missed(u64),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tiebeam_core::leadership::group::Condition;
 use tiebeam_core::leadership::machine;
 use tiebeam_core::{Answer, Command, Health, Member, Metrics};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -57,10 +58,11 @@ pub(super) enum Asked {
 }
 
 /// How the driver's core is, as of its last step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Vitals {
     pub(super) health: Health,
     pub(super) metrics: Metrics,
+    pub(super) group: Option<Condition>,
 }
 
 /// Written by the driver after each step, read by handles.
@@ -77,7 +79,8 @@ impl SharedVitals {
     }
 
     fn get(&self) -> Vitals {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let vitals = self.0.lock();
+        vitals.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -110,6 +113,13 @@ impl ClusterHandle {
     /// How well this node itself keeps up. Never waits.
     pub fn health(&self) -> Health {
         self.vitals.get().health
+    }
+
+    /// How it is with this node's part in the group that agrees on a leader: whether somebody leads, who is missing before the group can be
+    /// founded, or why this node takes no part any more. `None`: it was started without voters. Never waits. Changes for the worse, and
+    /// back, are told as [`ClusterEvent::Group`](crate::ClusterEvent::Group).
+    pub fn group_condition(&self) -> Option<Condition> {
+        self.vitals.get().group
     }
 
     /// What this node's part in the cluster did since it began. Never waits.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tiebeam_core::leadership::group::{self, Answer, Command};
+use tiebeam_core::leadership::group::{self, Answer, Command, Missing};
 use tiebeam_core::leadership::machine::Limit;
 use tiebeam_core::registry::name::NameError;
 use tiebeam_core::{Instant, NodeName};
@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::cluster::handle::{Asked, Request};
 use crate::cluster::replica::{self, News, Replica};
+use crate::cluster::term;
 use crate::node::Node;
 use crate::typed;
 
@@ -109,6 +110,8 @@ pub(super) fn granted(answer: tiebeam_core::Answer) -> Result<Answer, Leadership
         },
         Answer::NotHeld => LeadershipError::NotHeld,
         Answer::NoLeader => LeadershipError::NoQuorum,
+        Answer::Unfounded(missing) => LeadershipError::NotFounded(missing),
+        Answer::NoReplica { limit } => LeadershipError::NoReplica { limit },
         Answer::Unknown => LeadershipError::Unknown,
         Answer::Busy { limit } => LeadershipError::Busy { limit },
         Answer::TooLong { part, bytes, limit } => LeadershipError::TooLong { part, bytes, limit },
@@ -142,8 +145,16 @@ pub enum LeadershipError {
         /// Which, as far as this node knows.
         leader: Option<NodeName>,
     },
-    /// No majority of the voters could be reached in time, or the group is not founded yet.
+    /// No majority of the voters could be reached in time.
     NoQuorum,
+    /// There is no group yet: it is founded once these are here. Nothing was done.
+    NotFounded(Missing),
+    /// The group has as many members as it may, and this node is none of them. Nothing was done. Any node may ask a member: see
+    /// [`Node::cluster`](crate::Node::cluster).
+    NoReplica {
+        /// How many members it may have.
+        limit: usize,
+    },
     /// It was not heard in time what became of it.
     Unknown,
     /// Somebody else has it.
@@ -216,6 +227,8 @@ impl LeadershipError {
             Self::NoGroup => Term::atom("no_group"),
             Self::NotLeader { leader } => pair("not_leader", node_term(leader.as_ref())),
             Self::NoQuorum => Term::atom("no_quorum"),
+            Self::NotFounded(missing) => pair("not_founded", term::missing(missing)),
+            Self::NoReplica { limit } => pair("no_replica", Term::from(*limit as u64)),
             Self::Unknown => Term::atom("unknown"),
             Self::Held { .. } => Term::atom("held"),
             Self::NotHeld => Term::atom("not_held"),
@@ -223,7 +236,7 @@ impl LeadershipError {
             Self::Differs { revision } => pair("differs", Term::from(*revision)),
             Self::Busy { .. } => Term::atom("busy"),
             Self::Full(_) => Term::atom("full"),
-            Self::NoMember(_) => Term::atom("no_member"),
+            Self::NoMember(node) => pair("no_member", node_term(Some(node))),
             Self::Stopped => Term::atom("stopped"),
             Self::NoProcess => Term::atom("noproc"),
             Self::AlreadyStarted { pid } => pair("already_started", Term::from(pid)),
@@ -256,6 +269,8 @@ impl fmt::Display for LeadershipError {
                 f.write_str("this node does not lead, and knows of nobody who does")
             }
             Self::NoQuorum => write!(f, "{}; try again later", Answer::NoLeader),
+            Self::NotFounded(missing) => Answer::Unfounded(missing.clone()).fmt(f),
+            Self::NoReplica { limit } => Answer::NoReplica { limit: *limit }.fmt(f),
             Self::Unknown => Answer::Unknown.fmt(f),
             Self::Held {
                 by: Some(pid),
@@ -268,7 +283,10 @@ impl fmt::Display for LeadershipError {
             &Self::Busy { limit } => Answer::Busy { limit }.fmt(f),
             &Self::TooLong { part, bytes, limit } => Answer::TooLong { part, bytes, limit }.fmt(f),
             Self::Full(limit) => Answer::Full(*limit).fmt(f),
-            Self::NoMember(node) => write!(f, "{node} takes no part in the group; start it first"),
+            Self::NoMember(node) => write!(
+                f,
+                "{node} takes no part in the group, as far as its leader knows; start it with voters, and connect it, first"
+            ),
             Self::Node(error) => error.fmt(f),
             Self::Refused(why) => f.write_str(why),
             Self::Stopped => {

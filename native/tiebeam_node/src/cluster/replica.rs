@@ -9,7 +9,7 @@ use tiebeam_core::leadership::group::{Led, Row, Stopped};
 use tiebeam_core::leadership::machine::{Claim, Kind, Stored};
 use tiebeam_core::{Instant, NodeName};
 use tiebeam_wire::{Pid, Term, decode};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// Who leads, as far as this node knows, and the how manieth news of that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,26 @@ pub(super) struct Lease {
     pub(super) until: Option<Instant>,
 }
 
+/// The most changes of claims that are kept for who is slow: some turns of the driver while a node with much is lost. Whoever falls
+/// further behind is told that it did, and reads the table.
+const MAX_CLAIM_CHANGES: usize = 1024;
+
+/// A claim was granted, given back or lost, or its holder says something else with it. The table shows it already.
+#[derive(Debug, Clone)]
+pub(super) struct ClaimChange {
+    pub(super) kind: Kind,
+    pub(super) name: Vec<u8>,
+    pub(super) claim: Claim,
+    pub(super) what: Changed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changed {
+    Claimed,
+    Updated,
+    Freed,
+}
+
 /// Who votes and who learns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Composition {
@@ -38,6 +58,7 @@ pub(super) struct Composition {
 pub(super) struct Replica {
     keys: RwLock<BTreeMap<Vec<u8>, Stored>>,
     claims: RwLock<BTreeMap<(Kind, Vec<u8>), Claim>>,
+    pub(super) changes: broadcast::Sender<ClaimChange>,
     pub(super) news: watch::Sender<News>,
     pub(super) lease: watch::Sender<Lease>,
     pub(super) composition: watch::Sender<Composition>,
@@ -57,6 +78,7 @@ impl Default for Replica {
         Self {
             keys: RwLock::default(),
             claims: RwLock::default(),
+            changes: broadcast::Sender::new(MAX_CLAIM_CHANGES),
             news: watch::Sender::new(News { number: 0, led }),
             lease: watch::Sender::new(lease),
             composition: watch::Sender::default(),
@@ -72,20 +94,42 @@ impl Replica {
             Row::Put { key, stored } => drop(write(&self.keys).insert(key, stored)),
             Row::Deleted { key } => drop(write(&self.keys).remove(&key)),
             Row::Claimed { kind, name, claim } => {
-                drop(write(&self.claims).insert((kind, name), claim));
+                let key = (kind, name.clone());
+                let before = write(&self.claims).insert(key, claim.clone());
+                let same = before.is_some_and(|before| before.token == claim.token);
+                let what = if same {
+                    Changed::Updated
+                } else {
+                    Changed::Claimed
+                };
+                self.tell(kind, name, claim, what);
             }
             Row::Freed { kind, name, claim } => {
-                let mut claims = write(&self.claims);
-                let key = (kind, name);
-                // It may have been claimed again in the same turn.
-                if claims
-                    .get(&key)
-                    .is_some_and(|held| held.token == claim.token)
+                let key = (kind, name.clone());
                 {
-                    claims.remove(&key);
+                    let mut claims = write(&self.claims);
+                    // It may have been claimed again in the same turn.
+                    if claims
+                        .get(&key)
+                        .is_some_and(|held| held.token == claim.token)
+                    {
+                        claims.remove(&key);
+                    }
                 }
+                self.tell(kind, name, claim, Changed::Freed);
             }
         }
+    }
+
+    fn tell(&self, kind: Kind, name: Vec<u8>, claim: Claim, what: Changed) {
+        let change = ClaimChange {
+            kind,
+            name,
+            claim,
+            what,
+        };
+        // An error: nobody listens.
+        let _ = self.changes.send(change);
     }
 
     /// The latest of who leads. Reads never wait.

@@ -9,9 +9,10 @@ use tiebeam_core::leadership::group::{Answer, Command, Read};
 use tiebeam_core::leadership::machine::Kind;
 use tiebeam_wire::{Pid, Term};
 
+use crate::cluster::claim::{ClaimChanges, Claims, Told};
 use crate::cluster::leadership::{LeadershipError, Shared, Token, unexpected};
 use crate::cluster::name::Name;
-use crate::cluster::replica;
+use crate::cluster::replica::{self, Changed};
 use crate::cluster::table::{pid_bytes, term_bytes};
 use crate::typed;
 
@@ -117,6 +118,72 @@ impl StrongNames {
         self.shared.done(command).await.map(drop)
     }
 
+    /// Replaces the metadata of a name whose process is one of this node. There is no moment without the name, and its token stays.
+    ///
+    /// # Errors
+    /// [`LeadershipError::NotHeld`]: no process of this node has the name, as far as it knows, or it was lost meanwhile.
+    ///
+    /// # Cancel safety
+    /// Once polled, the metadata may be replaced even if the future is dropped.
+    pub async fn update_meta<T: Serialize + ?Sized>(
+        &self,
+        name: impl Into<Name>,
+        meta: &T,
+    ) -> Result<(), LeadershipError> {
+        let name = name.into();
+        name.check().map_err(LeadershipError::Name)?;
+        let meta = typed::to_term(meta).map_err(LeadershipError::Value)?;
+        let found = self.lookup(&name).ok_or(LeadershipError::NotHeld)?;
+        if found.pid.node != *self.shared.node.name() {
+            return Err(LeadershipError::Elsewhere { pid: found.pid });
+        }
+        let command = Command::Update {
+            kind: Kind::Name,
+            name: name.bytes().to_vec(),
+            token: found.token.0,
+            value: term_bytes(&Term::tuple([Term::from(&found.pid), meta])),
+        };
+        self.shared.done(command).await.map(drop)
+    }
+
+    /// Waits until some process has this name, for at most so long: `None` if none has by then. What is there already is found at once.
+    ///
+    /// # Errors
+    /// [`LeadershipError::Ended`]: the cluster's process on this node has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn await_name(
+        &self,
+        name: impl Into<Name>,
+        timeout: Duration,
+    ) -> Result<Option<StrongRegistration>, LeadershipError> {
+        let name = name.into();
+        name.check().map_err(LeadershipError::Name)?;
+        // Before the first look: no change is missed.
+        let mut changes = Claims::new(self.shared.clone(), Kind::Name).changes();
+        let found = async {
+            loop {
+                if let Some(found) = self.lookup(&name) {
+                    return Ok(Some(found));
+                }
+                if !changes.changed().await {
+                    return Err(LeadershipError::Ended);
+                }
+            }
+        };
+        tokio::time::timeout(timeout, found)
+            .await
+            .unwrap_or(Ok(None))
+    }
+
+    /// From now on tells of each name that is registered, gets other metadata, or goes, in the order in which the cluster agreed on it.
+    pub fn subscribe(&self) -> StrongEvents {
+        StrongEvents {
+            changes: Claims::new(self.shared.clone(), Kind::Name).changes(),
+        }
+    }
+
     /// The process that has a name, as this node has it. Reads a local table, never waits.
     pub fn whereis(&self, name: impl Into<Name>) -> Option<Pid> {
         self.lookup(name).map(|found| found.pid)
@@ -163,6 +230,72 @@ impl StrongNames {
 impl fmt::Debug for StrongNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrongNames").finish_non_exhaustive()
+    }
+}
+
+/// A change of strong names. Comes from [`StrongEvents::recv`]; look-ups show it already.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum StrongEvent {
+    /// A process has the name.
+    Registered {
+        /// The name.
+        name: Name,
+        /// Its process, with its metadata and token.
+        registration: StrongRegistration,
+    },
+    /// It has other metadata.
+    Updated {
+        /// The name.
+        name: Name,
+        /// Its process, with its metadata and token.
+        registration: StrongRegistration,
+    },
+    /// It has the name no more: it gave it back or ended, or its node is gone for longer than a session.
+    Unregistered {
+        /// The name.
+        name: Name,
+        /// As it was.
+        registration: StrongRegistration,
+    },
+    /// The subscriber was so slow that this many changes were dropped; look-ups have the present state.
+    Missed(u64),
+}
+
+/// A subscription; see [`StrongNames::subscribe`].
+pub struct StrongEvents {
+    changes: ClaimChanges,
+}
+
+impl StrongEvents {
+    /// The next event; `None` when the driver is gone.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn recv(&mut self) -> Option<StrongEvent> {
+        loop {
+            let change = match self.changes.next().await? {
+                Told::Changed(change) => change,
+                Told::Missed(count) => return Some(StrongEvent::Missed(count)),
+            };
+            let name = Name::of(&change.name);
+            let claim = change.claim;
+            // Another node may have written what is no process.
+            let Some(registration) = StrongRegistration::of(claim.token, &claim.value) else {
+                continue;
+            };
+            return Some(match change.what {
+                Changed::Claimed => StrongEvent::Registered { name, registration },
+                Changed::Updated => StrongEvent::Updated { name, registration },
+                Changed::Freed => StrongEvent::Unregistered { name, registration },
+            });
+        }
+    }
+}
+
+impl fmt::Debug for StrongEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StrongEvents").finish_non_exhaustive()
     }
 }
 

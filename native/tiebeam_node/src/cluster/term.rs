@@ -1,5 +1,6 @@
 //! What a member says to any node, as Erlang terms: the structs and events of the Elixir package.
 
+use tiebeam_core::leadership::group::{Condition, Missing};
 use tiebeam_core::{Contest, Health, Kind, Member, Metrics, NodeName, Status};
 use tiebeam_wire::{Atom, Map, Term};
 
@@ -34,13 +35,38 @@ pub(super) fn member(member: &Member) -> Term {
     ])
 }
 
-/// `%{multiplier: 1, stalls: 0, minority: false}`.
-pub(super) fn health(health: Health) -> Term {
+/// `%{multiplier: 1, stalls: 0, minority: false, group: :ok}`.
+pub(super) fn health(health: Health, group: Option<&Condition>) -> Term {
     map([
         ("multiplier", Term::from(health.multiplier)),
         ("stalls", Term::from(health.stalls)),
         ("minority", Term::from(health.minority)),
+        ("group", group.map_or_else(|| Term::atom("none"), condition)),
     ])
+}
+
+/// `ok`, or what is wrong.
+fn condition(condition: &Condition) -> Term {
+    let pair = |name, value| Term::tuple([Term::atom(name), value]);
+    match condition {
+        Condition::Led => Term::atom("ok"),
+        Condition::Leaderless => Term::atom("no_leader"),
+        Condition::Unfounded(missing) => pair("not_founded", self::missing(missing)),
+        Condition::NoReplica { limit } => pair("no_replica", Term::from(*limit as u64)),
+        Condition::Foreign(nodes) => pair(
+            "foreign",
+            Term::list(nodes.iter().map(node).collect::<Vec<_>>()),
+        ),
+        Condition::Stopped(why) => pair("stopped", Term::binary(why.to_string())),
+    }
+}
+
+/// The nodes that are missing, or how many are.
+pub(super) fn missing(missing: &Missing) -> Term {
+    match missing {
+        Missing::Voters(nodes) => Term::list(nodes.iter().map(node).collect::<Vec<_>>()),
+        Missing::Count(count) => Term::from(*count as u64),
+    }
 }
 
 /// `%{sent: 12, ...}`: the fields of [`Metrics`].
@@ -111,6 +137,7 @@ pub(super) fn event(event: &ClusterEvent) -> Term {
             let leader = leader.as_ref().map_or_else(|| Term::atom("nil"), node);
             Term::tuple([Term::atom("leader"), leader, Term::from(*term)])
         }
+        ClusterEvent::Group(group) => Term::tuple([Term::atom("group"), condition(group)]),
         ClusterEvent::Missed(count) => Term::tuple([Term::atom("missed"), Term::from(*count)]),
     }
 }

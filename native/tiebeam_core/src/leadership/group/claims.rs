@@ -30,7 +30,8 @@ impl ClaimKey {
         match operation {
             Operation::Acquire { kind, name, .. }
             | Operation::Renew { kind, name, .. }
-            | Operation::Release { kind, name, .. } => Some(Self {
+            | Operation::Release { kind, name, .. }
+            | Operation::Update { kind, name, .. } => Some(Self {
                 kind: *kind,
                 name: name.clone(),
             }),

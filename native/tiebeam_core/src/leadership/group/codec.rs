@@ -13,6 +13,7 @@
 //!           tag 9  ReadAt     id:64  0:8 | 1:8 index:64
 //!           tag 10 Order      group:64  id:64  term:64  1:8 (step down) (0:8 | 1:8 node) | 2:8 (add) node | 3:8 (remove) node
 //!           tag 11 Ordered    id:64  1:8 (begun) | 2:8 (done) at:64 | 3:8 (no member) | 4:8 (refused) why:8 | 5:8 (not leader)
+//!           tag 12 Full       group:64  limit:64
 //! founding  = group:64  agreed:8 (0 | 1)  count:8  count × (member:64  node)       members ascending; all of them vote
 //! node      = length:16  bytes
 //! ```
@@ -135,6 +136,10 @@ pub(super) fn encode(envelope: &Envelope) -> Vec<u8> {
                 Outcome::NotLeader => out.0.push(5),
             }
         }
+        Message::Full { group, limit } => {
+            out.number(*group);
+            out.number(*limit);
+        }
     }
     debug_assert!(
         out.0.len() <= MAX_BYTES,
@@ -156,6 +161,7 @@ const fn tag(message: &Message) -> u8 {
         Message::ReadAt { .. } => 9,
         Message::Order { .. } => 10,
         Message::Ordered { .. } => 11,
+        Message::Full { .. } => 12,
     }
 }
 
@@ -354,6 +360,10 @@ impl<'a> Input<'a> {
                 id: self.u64()?,
                 outcome: self.outcome()?,
             },
+            12 => Message::Full {
+                group: self.u64()?,
+                limit: self.u64()?,
+            },
             _ => return Err(self.malformed("its tag is unknown")),
         })
     }
@@ -465,6 +475,7 @@ mod tests {
             ordered(Outcome::Done(9)),
             ordered(Outcome::NoMember),
             ordered(Outcome::NotLeader),
+            Message::Full { group: 1, limit: 2 },
         ];
         all.extend(Why::ALL.map(|why| ordered(Outcome::Refused(why))));
         all

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::output::Missing;
 use crate::identity::NodeName;
 use crate::leadership::entry::{Index, MemberId};
 use crate::leadership::machine::{Expect, Kind, Limit, Stored, WatchId};
@@ -108,6 +109,17 @@ pub enum Command {
         /// Its token.
         token: Index,
     },
+    /// Says something else with a claim that is held. Answered by [`Answer::Done`] or [`Answer::NotHeld`].
+    Update {
+        /// Which kind.
+        kind: Kind,
+        /// Which one.
+        name: Vec<u8>,
+        /// Its token.
+        token: Index,
+        /// What others see of the holder from then on.
+        value: Arc<[u8]>,
+    },
     /// Who holds it. Answered by [`Answer::Holder`].
     Holder {
         /// Which kind.
@@ -178,8 +190,15 @@ pub enum Answer {
     Holder(Option<Holding>),
     /// The members of the group.
     Members(Vec<Standing>),
-    /// No majority could be reached in time, or there is no group yet. Nothing was done. Try again later.
+    /// No majority could be reached in time. Nothing was done. Try again later.
     NoLeader,
+    /// There is no group yet: it is founded once these are here. Nothing was done.
+    Unfounded(Missing),
+    /// The group has as many members as it may, and this node is none of them. Nothing was done. Ask a member, or remove one.
+    NoReplica {
+        /// How many it may have.
+        limit: usize,
+    },
     /// It was not heard in time what became of it: it may be done, or be done later. A claim is given back if it was granted; a key should be
     /// read.
     Unknown,
@@ -246,6 +265,11 @@ impl fmt::Display for Answer {
             }
             Self::NoLeader => f.write_str(
                 "no majority of the voters can be reached, or there is no group yet; nothing was done",
+            ),
+            Self::Unfounded(missing) => write!(f, "there is no group yet: {missing}"),
+            Self::NoReplica { limit } => write!(
+                f,
+                "the group has {limit} members, which is the limit, and this node is none of them; ask one that is"
             ),
             Self::Unknown => f.write_str(
                 "nothing was heard in time: it may be done, or be done later; read before you repeat it",

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use super::command::Answer;
 use super::config::{Founding, Voters};
 use super::message::{Announce, Message};
-use super::output::{Disk, Output};
+use super::output::{Disk, Missing, Output};
 use super::{Group, Timer, Written};
 use crate::event::CallId;
 use crate::identity::NodeName;
@@ -97,6 +97,74 @@ impl Group {
             heard,
         };
         self.send(to, Message::Announce(announce));
+        if self.has_no_place(to)
+            && let Some(group) = self.group()
+        {
+            let limit = self.room as u64;
+            self.send(to, Message::Full { group, limit });
+        }
+    }
+
+    /// This node leads, and a node wants to learn for which there is no place.
+    fn has_no_place(&self, node: &NodeName) -> bool {
+        let (Some(engine), Some(member)) = (&self.engine, self.peers.member_of(node)) else {
+            return false;
+        };
+        let configuration = engine.configuration();
+        self.is_leader()
+            && configuration.members().count() >= self.room
+            && !configuration.contains(member)
+            && configuration.member_on(node).is_none()
+    }
+
+    /// The leader says that the group has as many members as it may.
+    pub(super) fn on_full(&mut self, group: u64, limit: u64) {
+        let learns = self
+            .engine
+            .as_ref()
+            .is_some_and(|engine| engine.configuration().contains(self.member));
+        if self.group() == Some(group) && !learns && self.full.is_none() {
+            self.full = usize::try_from(limit).ok();
+        }
+    }
+
+    /// Who is missing before a group can be founded, as far as this node knows; nobody if there is one, or is about to be.
+    pub(super) fn missing(&self) -> Option<Missing> {
+        if !matches!(self.stage, Stage::Seeking | Stage::Promised { .. }) {
+            return None;
+        }
+        match &self.voters {
+            Voters::Named(names) => {
+                let here = |name: &&NodeName| {
+                    **name == self.node
+                        || self
+                            .peers
+                            .get(name)
+                            .is_some_and(|peer| peer.up && peer.said.is_some())
+                };
+                let missing: Vec<NodeName> =
+                    names.iter().filter(|name| !here(name)).cloned().collect();
+                (!missing.is_empty()).then_some(Missing::Voters(missing))
+            }
+            Voters::Expect(count) => {
+                let waiting = self.peers.present().filter(|(_, peer)| {
+                    peer.said
+                        .as_ref()
+                        .is_some_and(|said| usize::from(said.expects) == *count)
+                });
+                let missing = count.saturating_sub(waiting.count() + 1);
+                (missing > 0).then_some(Missing::Count(missing))
+            }
+        }
+    }
+
+    /// What is said to who asked for what needs a leader, and none was found in time.
+    pub(super) fn no_leader(&self) -> Answer {
+        match (self.missing(), self.full) {
+            (Some(missing), _) => Answer::Unfounded(missing),
+            (None, Some(limit)) => Answer::NoReplica { limit },
+            (None, None) => Answer::NoLeader,
+        }
     }
 
     /// Tells all nodes that are here, and those that belong to the group and are not: a driver dials them.
@@ -152,9 +220,7 @@ impl Group {
         match &self.stage {
             Stage::Founded(own) | Stage::Agreed(own) if own.group == founding.group => {}
             Stage::Founded(_) => {
-                if let Some(peer) = self.peers.get_mut(from)
-                    && !core::mem::replace(&mut peer.foreign, true)
-                {
+                if self.peers.refuses(from) {
                     self.outputs.push(Output::Foreign { node: from.clone() });
                 }
             }
@@ -231,7 +297,7 @@ impl Group {
 
     /// Does what brings this node nearer to a group.
     pub(super) fn seek(&mut self) {
-        if self.engine.is_some() || self.stopped {
+        if self.engine.is_some() || self.stopped.is_some() {
             return;
         }
         match &self.stage {

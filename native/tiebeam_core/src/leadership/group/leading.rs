@@ -315,7 +315,7 @@ impl Group {
             let answer = if wish.asked.is_some() {
                 Answer::Unknown
             } else {
-                Answer::NoLeader
+                self.no_leader()
             };
             self.end_wish(id, answer);
         }

@@ -12,7 +12,7 @@ use super::message::{Message, Order, Outcome, Why};
 use super::requests::{JobId, MAX_WAITING};
 use super::{Group, Timer};
 use crate::identity::NodeName;
-use crate::leadership::configuration::{Configuration, MAX_MEMBERS, MAX_VOTERS};
+use crate::leadership::configuration::{Configuration, MAX_VOTERS};
 use crate::leadership::consensus::{Consensus, RequestId};
 use crate::leadership::entry::{Index, MemberId};
 use crate::time::{Duration, Instant};
@@ -161,7 +161,7 @@ impl Group {
                 }
             }
         });
-        let room = MAX_MEMBERS.saturating_sub(current.voters().count());
+        let room = self.room.saturating_sub(current.voters().count());
         for &member in present.values() {
             if !current.votes(member) && learners.len() < room {
                 learners.insert(member);

@@ -60,6 +60,8 @@ pub(super) enum Message {
     },
     /// What became of it.
     Ordered { id: u64, outcome: Outcome },
+    /// The leader has no place for the receiver: the group has this many members, which is the limit.
+    Full { group: u64, limit: u64 },
 }
 
 /// Who the sender is, and what it knows of the group.

@@ -76,6 +76,9 @@ pub enum Output {
     },
     /// This node takes no part in the group any more, until it is started anew.
     Stopped(Stopped),
+    /// Something is wrong with this node's part in the group, or nothing is any more. Told when it changes, and each minute while the
+    /// group is not founded. Who leads is told by [`Output::Led`] alone.
+    Condition(Condition),
     /// Bytes of a node had no effect.
     Ignored {
         /// The node that sent them.
@@ -151,6 +154,89 @@ pub struct Lost {
     pub name: Vec<u8>,
     /// The token that is worth nothing any more.
     pub token: Index,
+}
+
+/// How it is with a node's part in the group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Somebody leads, as far as this node knows.
+    Led,
+    /// Nobody does.
+    Leaderless,
+    /// There is no group yet: it is founded once these are here.
+    Unfounded(Missing),
+    /// The group has as many members as it may, and this node is none of them.
+    NoReplica {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// These nodes are in a group that was founded apart from this one.
+    Foreign(Vec<NodeName>),
+    /// This node takes no part any more.
+    Stopped(Stopped),
+}
+
+impl Condition {
+    /// Something is wrong that does not pass by itself.
+    pub fn is_trouble(&self) -> bool {
+        !matches!(
+            self,
+            Self::Led | Self::Leaderless | Self::Stopped(Stopped::Left)
+        )
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Led => f.write_str("the group has a leader"),
+            Self::Leaderless => f.write_str("nobody leads the group"),
+            Self::Unfounded(missing) => write!(f, "the group is not founded yet: {missing}"),
+            Self::NoReplica { limit } => write!(
+                f,
+                "the group has {limit} members, which is the limit, and this node is none of them"
+            ),
+            Self::Foreign(nodes) => {
+                f.write_str(
+                    "these nodes are in a group that was founded apart from this node's: ",
+                )?;
+                list(f, nodes)
+            }
+            Self::Stopped(why) => write!(f, "this node takes no part in its group any more: {why}"),
+        }
+    }
+}
+
+/// Who is missing before a group can be founded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// These voters, by name: they do not run, are not connected, or were started without voters.
+    Voters(Vec<NodeName>),
+    /// So many, whoever they are.
+    Count(usize),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Voters(nodes) => {
+                f.write_str("it begins once all its voters are here, and these are not: ")?;
+                list(f, nodes)
+            }
+            Self::Count(count) => write!(
+                f,
+                "it begins once as many nodes are here as are expected, and {count} more must come"
+            ),
+        }
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, nodes: &[NodeName]) -> fmt::Result {
+    for (n, node) in nodes.iter().enumerate() {
+        let comma = if n == 0 { "" } else { ", " };
+        write!(f, "{comma}{node}")?;
+    }
+    Ok(())
 }
 
 /// Why a node takes no part in the group any more.

@@ -1,6 +1,7 @@
 //! The other nodes: which of them are here, and under which identity each takes part.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use super::config::Founding;
 use super::message::Announce;
@@ -36,6 +37,8 @@ impl Peer {
 pub(super) struct Peers {
     nodes: BTreeMap<NodeName, Peer>,
     members: BTreeMap<MemberId, NodeName>,
+    /// How many of those that are here are in another group.
+    foreign: usize,
 }
 
 impl Peers {
@@ -81,6 +84,35 @@ impl Peers {
     /// Where a member is that spoke.
     pub(super) fn node_of(&self, member: MemberId) -> Option<&NodeName> {
         self.members.get(&member)
+    }
+
+    /// A node is in another group. Says whether that is news.
+    pub(super) fn refuses(&mut self, node: &NodeName) -> bool {
+        let peer = self.nodes.get_mut(node);
+        let news = peer.is_some_and(|peer| !core::mem::replace(&mut peer.foreign, true));
+        self.foreign += usize::from(news);
+        news
+    }
+
+    /// A node is gone since now, if it was here.
+    pub(super) fn left(&mut self, node: &NodeName, now: Instant) -> bool {
+        let Some(peer) = self.nodes.get_mut(node).filter(|peer| peer.up) else {
+            return false;
+        };
+        (peer.up, peer.gone) = (false, Some(now));
+        self.foreign -= usize::from(core::mem::replace(&mut peer.foreign, false));
+        true
+    }
+
+    /// One of those that are here is in another group.
+    pub(super) fn any_foreign(&self) -> bool {
+        self.foreign > 0
+    }
+
+    /// Those that are here and in another group.
+    pub(super) fn foreign(&self) -> Vec<NodeName> {
+        let foreign = self.nodes.iter().filter(|(_, peer)| peer.foreign);
+        foreign.map(|(node, _)| node.clone()).collect()
     }
 
     /// Those that are here.

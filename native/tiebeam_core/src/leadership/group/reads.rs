@@ -203,7 +203,8 @@ impl Group {
 
     pub(super) fn time_out_read(&mut self, id: u64) {
         if let Some(pending) = self.end_read(id) {
-            self.answer(pending.call, Answer::NoLeader);
+            let answer = self.no_leader();
+            self.answer(pending.call, answer);
         }
     }
 

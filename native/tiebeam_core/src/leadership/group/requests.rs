@@ -169,7 +169,9 @@ pub(super) fn certain(span: Duration) -> Duration {
 fn weight(operation: &Operation) -> usize {
     64 + match operation {
         Operation::Put { key, value, .. } => key.len() + value.len(),
-        Operation::Acquire { name, value, .. } => name.len() + value.len(),
+        Operation::Acquire { name, value, .. } | Operation::Update { name, value, .. } => {
+            name.len() + value.len()
+        }
         _ => 0,
     }
 }
@@ -213,6 +215,17 @@ impl Group {
                 ttl,
             },
             Command::Release { kind, name, token } => Operation::Release { kind, name, token },
+            Command::Update {
+                kind,
+                name,
+                token,
+                value,
+            } => Operation::Update {
+                kind,
+                name,
+                token,
+                value,
+            },
             other => return self.ask_order(call, until, other),
         };
         if let Err(error) = operation.check() {
@@ -332,7 +345,7 @@ impl Group {
         if doubt && !self.switched.off(Mutation::DoubtForgotten) {
             Answer::Unknown
         } else {
-            Answer::NoLeader
+            self.no_leader()
         }
     }
 
@@ -802,7 +815,7 @@ impl Group {
             job.place = Place::Waiting;
             let of_session = matches!(
                 job.operation,
-                Operation::Renew { .. } | Operation::Release { .. }
+                Operation::Renew { .. } | Operation::Release { .. } | Operation::Update { .. }
             );
             if of_session {
                 self.finish(id, Answer::NotHeld);
@@ -817,7 +830,7 @@ impl Group {
             let of_session = self.requests.jobs.get(&id).is_some_and(|job| {
                 matches!(
                     job.operation,
-                    Operation::Renew { .. } | Operation::Release { .. }
+                    Operation::Renew { .. } | Operation::Release { .. } | Operation::Update { .. }
                 )
             });
             if of_session {

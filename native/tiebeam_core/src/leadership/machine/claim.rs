@@ -169,6 +169,34 @@ impl Claims {
         Reply::Done(token)
     }
 
+    /// Its holder says something else with it.
+    pub(super) fn update(
+        &mut self,
+        kind: Kind,
+        name: Vec<u8>,
+        (owner, token): (SessionId, Index),
+        value: Arc<[u8]>,
+        changes: &mut Vec<Change>,
+    ) -> Reply {
+        let key = (kind, name);
+        let Some(held) = self
+            .held
+            .get_mut(&key)
+            .filter(|claim| (claim.owner, claim.token) == (owner, token))
+        else {
+            return Reply::NotHeld;
+        };
+        let bytes = self.bytes - held.value.len() + value.len();
+        if bytes > MAX_CLAIM_BYTES {
+            return Reply::Full(Limit::Claims);
+        }
+        (self.bytes, held.value) = (bytes, value);
+        let claim = held.clone();
+        let (kind, name) = key;
+        changes.push(Change::Claimed { kind, name, claim });
+        Reply::Done(token)
+    }
+
     fn free(&mut self, key: Key, changes: &mut Vec<Change>) {
         if let Some(claim) = self.held.remove(&key) {
             self.owned.remove(&(claim.owner, key.clone()));

@@ -11,6 +11,7 @@
 //!           tag 7 Acquire   kind:8  key (name)  value  0:8 | 1:8 ttl:64
 //!           tag 8 Renew     kind:8  key (name)  token:64  ttl:64
 //!           tag 9 Release   kind:8  key (name)  token:64
+//!           tag 10 Update   kind:8  key (name)  token:64  value
 //! expect  = 0:8 | 1:8 revision:64 | 2:8 value
 //! kind    = 0 lock | 1 singleton | 2 name
 //! key     = length:16 bytes
@@ -116,6 +117,17 @@ pub enum Operation {
         name: Vec<u8>,
         /// What was granted.
         token: Index,
+    },
+    /// Says something else with a claim.
+    Update {
+        /// Which kind.
+        kind: Kind,
+        /// At most [`MAX_NAME_BYTES`].
+        name: Vec<u8>,
+        /// What was granted.
+        token: Index,
+        /// At most [`MAX_VALUE_BYTES`]; takes the place of what was said.
+        value: Arc<[u8]>,
     },
 }
 
@@ -224,6 +236,17 @@ impl Command {
                 out.short("name", name, MAX_NAME_BYTES)?;
                 out.number(*token);
             }
+            Operation::Update {
+                kind,
+                name,
+                token,
+                value,
+            } => {
+                out.kind(*kind);
+                out.short("name", name, MAX_NAME_BYTES)?;
+                out.number(*token);
+                out.value(value)?;
+            }
         }
         Ok(out.0)
     }
@@ -280,7 +303,7 @@ impl Operation {
                 check("key", key, MAX_KEY_BYTES)?;
                 expect.check()
             }
-            Self::Acquire { name, value, .. } => {
+            Self::Acquire { name, value, .. } | Self::Update { name, value, .. } => {
                 check("name", name, MAX_NAME_BYTES)?;
                 check("value", value, MAX_VALUE_BYTES)
             }
@@ -301,6 +324,7 @@ impl Operation {
             Self::Acquire { .. } => 7,
             Self::Renew { .. } => 8,
             Self::Release { .. } => 9,
+            Self::Update { .. } => 10,
         }
     }
 }
@@ -466,6 +490,12 @@ impl<'a> Input<'a> {
                 kind: self.kind()?,
                 name: self.name()?,
                 token: self.u64()?,
+            },
+            10 => Operation::Update {
+                kind: self.kind()?,
+                name: self.name()?,
+                token: self.u64()?,
+                value: self.value()?,
             },
             _ => return Err(CommandError::Malformed { at: 1 }),
         })

@@ -442,7 +442,7 @@ fn any_bytes_are_applied_the_same_everywhere() {
         let token = index - random.below(20).min(index);
         let kind = [Kind::Lock, Kind::Singleton, Kind::Name][random.below(3) as usize];
         let ttl = Duration::from_millis(random.below(20_000));
-        let operation = match random.below(10) {
+        let operation = match random.below(11) {
             0 => Operation::Tick,
             1 => Operation::Open { ttl },
             2 => Operation::KeepAlive,
@@ -463,6 +463,12 @@ fn any_bytes_are_applied_the_same_everywhere() {
                 kind,
                 name: name.into(),
                 token,
+            },
+            9 => Operation::Update {
+                kind,
+                name: name.into(),
+                token,
+                value: Arc::from(vec![7; random.below(20) as usize]),
             },
             _ => acquire(kind, name, (random.below(2) == 0).then_some(3000)),
         };

@@ -399,7 +399,7 @@ impl Storm {
                 );
                 self.see(key, revision);
             }
-            (Asked::Put { value, .. }, Answer::NoLeader) => {
+            (Asked::Put { value, .. }, Answer::NoLeader | Answer::Unfounded(_)) => {
                 assert!(
                     !self.revisions.contains_key(&value),
                     "seed {seed}: {value} was done after all"
@@ -434,6 +434,7 @@ impl Storm {
                 _,
                 Answer::Unknown
                 | Answer::NoLeader
+                | Answer::Unfounded(_)
                 | Answer::Held { .. }
                 | Answer::Done(_)
                 | Answer::NotHeld

@@ -69,6 +69,30 @@ fn one_holds_a_lock_and_gives_it_back() {
 }
 
 #[test]
+fn a_holder_says_something_else_and_holds_it_as_before() {
+    let (mut net, leader) = Net::led("abc");
+    let [a, b] = others(leader);
+    let token = done(net.call(a, acquire("l", "p")));
+    let update = |token| Command::Update {
+        kind: Kind::Lock,
+        name: b"l".to_vec(),
+        token,
+        value: pid("p, busy"),
+    };
+    assert_eq!(net.call(a, update(token + 1)), Answer::NotHeld);
+    assert_eq!(net.call(b, update(token)), Answer::NotHeld, "it is not b's");
+    assert_eq!(done(net.call(a, update(token))), token);
+    let held = Answer::Held {
+        value: Some(pid("p, busy")),
+        token,
+    };
+    assert_eq!(net.call(b, acquire("l", "q")), held);
+    assert!(lost(&net, a).is_empty());
+    net.on(a, |group, now| group.exited(now, &pid("p")));
+    done(net.call(b, wait_for("l", "q")));
+}
+
+#[test]
 fn what_a_process_holds_is_free_when_it_ends() {
     let (mut net, _) = Net::led("abc");
     done(net.call('a', acquire("l", "p")));

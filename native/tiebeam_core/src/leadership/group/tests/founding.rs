@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::net::{Net, get, named, node, put, text};
-use crate::leadership::group::{Output, Read, Voters};
+use crate::leadership::group::{Answer, Command, Condition, Missing, Output, Read, Voters};
 use crate::time::Duration;
 
 fn groups(net: &Net) -> Vec<u64> {
@@ -48,6 +48,64 @@ fn three_that_name_each_other_found_one_group() {
                 .is_some_and(|founding| founding.agreed)
         );
     }
+}
+
+/// What a node was told of its condition last.
+fn condition(net: &Net, name: char) -> Option<Condition> {
+    let told = net.said(name).filter_map(|output| match output {
+        Output::Condition(condition) => Some(condition.clone()),
+        _ => None,
+    });
+    told.last()
+}
+
+#[test]
+fn who_is_missing_is_told_and_said_to_who_asks() {
+    let mut net = Net::new(3);
+    net.start('a', named("abc"));
+    net.start('b', named("abc"));
+    net.start('d', named("abc"));
+    let missing = Missing::Voters(Vec::from([node('c')]));
+    for command in [
+        put("k", "v"),
+        get("k", Read::Linear),
+        Command::StepDown { to: None },
+    ] {
+        assert_eq!(net.call('b', command), Answer::Unfounded(missing.clone()));
+    }
+    for name in ['a', 'b', 'd'] {
+        assert_eq!(
+            condition(&net, name),
+            Some(Condition::Unfounded(missing.clone()))
+        );
+    }
+    let told = net
+        .said('a')
+        .filter(|output| matches!(output, Output::Condition(_)));
+    assert_eq!(told.count(), 1, "once at first");
+    net.pass(60_000);
+    let told = net
+        .said('a')
+        .filter(|output| matches!(output, Output::Condition(_)));
+    assert_eq!(told.count(), 2, "and again after a minute");
+    net.start('c', named("abc"));
+    net.until("there is a leader", Net::leader);
+    for name in ['a', 'b', 'd'] {
+        assert!(!condition(&net, name).unwrap().is_trouble());
+    }
+    assert_eq!(condition(&net, 'c'), None, "nothing was ever wrong there");
+}
+
+#[test]
+fn how_many_are_missing_is_told_where_they_are_counted() {
+    let mut net = Net::new(3);
+    net.start('a', Voters::Expect(3));
+    net.pass(6_000);
+    let missing = Condition::Unfounded(Missing::Count(2));
+    assert_eq!(condition(&net, 'a'), Some(missing));
+    net.start('b', Voters::Expect(3));
+    let answer = net.call('b', put("k", "v"));
+    assert_eq!(answer, Answer::Unfounded(Missing::Count(1)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::net::{Net, acquire, done, get, node, put, text, wait_for};
 use crate::leadership::MemberId;
 use crate::leadership::group::{
-    Answer, Command, Config, Group, Output, Read, Stopped, Stored, Timing, Voters,
+    Answer, Command, Condition, Config, Group, Output, Read, Stopped, Stored, Timing, Voters,
 };
 use crate::time::Instant;
 
@@ -160,6 +160,11 @@ fn a_disk_that_fails_ends_the_part_of_its_node_only() {
         net.said(leader)
             .any(|output| matches!(output, Output::Stopped(Stopped::Disk(_))))
     );
+    let condition = net.group(leader).condition();
+    assert!(matches!(
+        condition,
+        Condition::Stopped(Stopped::Disk(why)) if why == "no space left"
+    ));
     done(net.call(other, put("k", "v")));
 }
 

@@ -4,7 +4,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::net::{Net, acquire, done, get, named, node, put, text, wait_for};
-use crate::leadership::group::{Answer, Command, Output, Read};
+use crate::leadership::group::{Answer, Command, Condition, Output, Read};
 use crate::time::Duration;
 
 /// The members as a node was told last.
@@ -49,6 +49,29 @@ fn a_node_that_is_not_named_learns() {
     net.crash('d');
     net.crash('a');
     done(net.call('b', put("k", "x")));
+}
+
+#[test]
+fn a_node_for_which_there_is_no_place_is_told_so_until_there_is() {
+    let mut net = Net::of("abc");
+    for name in ['a', 'b', 'c'] {
+        net.on(name, |group, _| group.room = 4);
+    }
+    net.until("there is a leader", Net::leader);
+    net.start('d', named("abc"));
+    until_members(&mut net, 'a', "abc", "d");
+    net.start('e', named("abc"));
+    let refused = Answer::NoReplica { limit: 4 };
+    net.until("it is told", |net| net.group('e').full);
+    assert_eq!(net.call('e', put("k", "v")), refused);
+    assert_eq!(net.call('e', get("k", Read::Local)), refused);
+    let told = Output::Condition(Condition::NoReplica { limit: 4 });
+    assert!(net.said('e').any(|output| *output == told));
+    net.crash('d');
+    net.pass(70_000);
+    until_members(&mut net, 'e', "abc", "e");
+    done(net.call('e', put("k", "v")));
+    assert!(!net.group('e').condition().is_trouble());
 }
 
 #[test]
@@ -191,7 +214,10 @@ fn what_is_left_of_a_group_goes_on_by_force() {
         net.said(other)
             .any(|output| *output == Output::Foreign { node: node(leader) })
     );
+    let foreign = Condition::Foreign(Vec::from([node(leader)]));
+    assert_eq!(net.group(other).condition(), foreign);
     net.crash(leader);
+    assert!(!net.group(other).condition().is_trouble(), "it is gone");
     net.diskless.insert(leader);
     net.restart(leader);
     assert_eq!(
