@@ -30,6 +30,20 @@ fn settings() -> ClusterConfig {
     ClusterConfig::fast().timing(timing)
 }
 
+/// Who is connected has much time to answer, so that nobody is suspected because the machine is busy; and a suspect stays one for
+/// as long as any test takes.
+fn patient() -> ClusterConfig {
+    let timing = Timing {
+        greet_first: millis(50),
+        greet_max: millis(400),
+        probe_interval: millis(2_000),
+        probe_timeout: millis(1_900),
+        suspicion_multiplier: 64,
+        ..Timing::fast()
+    };
+    ClusterConfig::fast().timing(timing)
+}
+
 /// A node that knows at which port of this machine others are.
 async fn start_with(name: &str, others: &[(&Node, u16)]) -> Node {
     let mut config = Config::new(format!("{name}@127.0.0.1"), Cookie::new("secret"))
@@ -109,6 +123,10 @@ async fn seen(cluster: &ClusterHandle, statuses: &[(&str, Status)]) {
 
 /// Two members.
 async fn pair() -> ([Node; 2], [ClusterHandle; 2]) {
+    pair_of(settings).await
+}
+
+async fn pair_of(settings: fn() -> ClusterConfig) -> ([Node; 2], [ClusterHandle; 2]) {
     let a = start("a", &[]).await;
     let b = start("b", &[&a]).await;
     let on_a = a.cluster(settings()).await.unwrap();
@@ -654,7 +672,7 @@ async fn up(changes: &mut ServiceChanges) -> Service {
 
 #[tokio::test]
 async fn services_are_listed_by_name_and_tag_and_watched() {
-    let ([a, b], [on_a, on_b]) = pair().await;
+    let ([a, b], [on_a, on_b]) = pair_of(patient).await;
     let (here, there) = (on_a.services(), on_b.services());
     let (api, web) = (a.spawn_anonymous().unwrap(), b.spawn_anonymous().unwrap());
     let options = || ServiceOptions::new().tags(["http", "json"]);
@@ -722,17 +740,6 @@ async fn what_runs_on_a_suspect_is_flagged_and_can_be_hidden() {
     let a = start("a", &[]).await;
     let link = Link::to(&a).await;
     let b = start_with("b", &[(&a, link.port)]).await;
-    // A suspect stays one for as long as this test takes.
-    let patient = || {
-        let timing = Timing {
-            greet_first: millis(50),
-            greet_max: millis(400),
-            probe_interval: millis(1_000),
-            suspicion_multiplier: 64,
-            ..Timing::fast()
-        };
-        settings().timing(timing)
-    };
     let on_a = a.cluster(patient()).await.unwrap();
     let on_b = b.cluster(patient().join([A])).await.unwrap();
     let api = b.spawn_anonymous().unwrap();
