@@ -30,7 +30,7 @@ mod world;
 pub use engine::Engine;
 #[cfg(feature = "judge")]
 pub use judge::Judge;
-pub use plan::{Plan, Tune};
+pub use plan::{Kind, Plan, Tune};
 pub use world::{Tally, World};
 
 /// A property that does not hold, and where it was seen.

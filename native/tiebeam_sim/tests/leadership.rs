@@ -5,7 +5,7 @@
 #[cfg(feature = "judge")]
 use tiebeam_sim::leadership::Judge;
 use tiebeam_sim::leadership::figures::{End, failover, percentile};
-use tiebeam_sim::leadership::{Engine, Plan, Tally, World, run_seeds};
+use tiebeam_sim::leadership::{Engine, Kind, Plan, Tally, World, run_seeds};
 
 use tiebeam_core::leadership::Replica;
 
@@ -16,14 +16,20 @@ fn seeds() -> u64 {
     })
 }
 
+/// Nothing breaks in the worlds of a kind; what happened in them.
+fn keeps_every_property_in<E: Engine>(kind: Kind, members: usize) -> Tally {
+    let (broken, tally) = run_seeds::<E>(0, seeds(), 2, |seed| kind(seed, members));
+    let told: Vec<String> = broken
+        .iter()
+        .map(|(seed, broken)| format!("seed {seed} of {members} members: {broken}"))
+        .collect();
+    assert!(broken.is_empty(), "{}: {}", E::NAME, told.join("\n"));
+    tally
+}
+
 fn keeps_every_property<E: Engine>(members: usize) {
     for kind in [Plan::random, Plan::elections, Plan::changing] {
-        let (broken, tally) = run_seeds::<E>(0, seeds(), 2, |seed| kind(seed, members));
-        let told: Vec<String> = broken
-            .iter()
-            .map(|(seed, broken)| format!("seed {seed} of {members} members: {broken}"))
-            .collect();
-        assert!(broken.is_empty(), "{}: {}", E::NAME, told.join("\n"));
+        let tally = keeps_every_property_in::<E>(kind, members);
         // Worlds in which nothing happens keep every property too.
         assert!(
             tally.elections > seeds() && tally.commits > 100 * seeds(),
@@ -37,6 +43,31 @@ fn keeps_every_property<E: Engine>(members: usize) {
             changes_really_happen(&tally);
         }
     }
+}
+
+/// What the faults of some worlds are aimed at happens in them, and nothing breaks.
+fn withstands_what_is_aimed_at_it(members: usize) {
+    let tally = keeps_every_property_in::<Replica>(Plan::aimed, members);
+    let worlds = seeds();
+    let often = [
+        (tally.struck, worlds, "leaders were struck"),
+        (tally.uninstalled, worlds / 8, "snapshots were lost"),
+        (tally.held, worlds, "messages met a busy link"),
+        (tally.strange, worlds, "messages of a later version came"),
+    ];
+    for (count, least, what) in often {
+        assert!(count >= least, "{what}: {count} of {least}, {tally:?}");
+    }
+}
+
+#[test]
+fn three_members_withstand_what_is_aimed_at_them() {
+    withstands_what_is_aimed_at_it(3);
+}
+
+#[test]
+fn five_members_withstand_what_is_aimed_at_them() {
+    withstands_what_is_aimed_at_it(5);
 }
 
 /// Each at least this often in so many worlds.

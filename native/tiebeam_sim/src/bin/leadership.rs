@@ -24,7 +24,8 @@ struct Arguments {
     /// On how many threads.
     #[arg(long, default_value_t = 1)]
     threads: u64,
-    /// What kind of worlds: random, elections or changing.
+    /// What kind of worlds: random, elections, changing, aimed, or one of those of which the aimed ones are: votes, leases, reigns, stalls,
+    /// snapshots, links and hints.
     #[arg(long, default_value = "changing")]
     kind: String,
     /// Run them on the other engine (needs the feature `judge`).
@@ -70,14 +71,9 @@ fn run<E: Engine>(arguments: &Arguments) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let plan: fn(u64, usize) -> Plan = match arguments.kind.as_str() {
-        "random" => Plan::random,
-        "elections" => Plan::elections,
-        "changing" => Plan::changing,
-        other => {
-            eprintln!("there are no worlds of the kind {other:?}: random, elections, changing");
-            return ExitCode::FAILURE;
-        }
+    let Some(plan) = Plan::kind(&arguments.kind) else {
+        eprintln!("there are no worlds of the kind {:?}", arguments.kind);
+        return ExitCode::FAILURE;
     };
     let (broken, tally) =
         run_seeds::<E>(arguments.seed, arguments.seeds, arguments.threads, |seed| {

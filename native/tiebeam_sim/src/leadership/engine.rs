@@ -25,6 +25,12 @@ pub trait Engine: Consensus + Sized + 'static {
         disk: Restored,
         plan: &Plan,
     ) -> Result<Self, String>;
+
+    /// What a later version of the engine might send instead of `bytes`, if its format says what is unknown.
+    fn of_later_version(bytes: &[u8], which: u64) -> Option<Vec<u8>> {
+        let (_bytes, _which) = (bytes, which);
+        None
+    }
 }
 
 /// The founding members of a group of `count`.
@@ -51,5 +57,16 @@ impl Engine for Replica {
         };
         plan.tune.apply(&mut settings);
         Self::new(now, settings, founding(plan.members), disk).map_err(|error| error.to_string())
+    }
+
+    /// Another version, a message that is not known, or more behind one that is.
+    fn of_later_version(bytes: &[u8], which: u64) -> Option<Vec<u8>> {
+        let mut strange = bytes.to_vec();
+        match which % 3 {
+            0 => *strange.first_mut()? += 1,
+            1 => *strange.get_mut(1)? |= 0x40,
+            _ => strange.push(0),
+        }
+        Some(strange)
     }
 }

@@ -1,7 +1,9 @@
 //! A group of engines, its network, disks and clocks, and its clients.
 
+mod aimed;
 mod clients;
 mod faults;
+mod links;
 mod machine;
 mod operators;
 
@@ -18,7 +20,9 @@ use super::engine::{Engine, founding};
 use super::history::History;
 use super::plan::Plan;
 use super::store::{Command, Outcome, Store};
+use aimed::Strike;
 use clients::Client;
+use links::Busy;
 use machine::{Machine, machine_of};
 
 /// One millisecond of the world's clock, which counts microseconds.
@@ -48,7 +52,15 @@ enum Event {
     Compact {
         member: usize,
     },
-    Operator,
+    Operator {
+        /// There will be another turn.
+        again: bool,
+    },
+    Strike {
+        member: usize,
+        strike: Strike,
+    },
+    Relief,
     Start {
         member: usize,
     },
@@ -103,6 +115,14 @@ pub struct Tally {
     pub untold: u64,
     /// Messages to somebody whose disk was lost.
     pub misdirected: u64,
+    /// Leaders that were struck in the moment of their election, or soon after.
+    pub struck: u64,
+    /// Members that crashed with a snapshot that was not on disk.
+    pub uninstalled: u64,
+    /// Messages that met a busy link, and were dropped or held.
+    pub held: u64,
+    /// Messages of a later version.
+    pub strange: u64,
     /// For how many microseconds some member held a lease.
     pub leased: u64,
     /// How long all of it took, in microseconds of the world.
@@ -131,6 +151,10 @@ impl Tally {
         self.failed_writes += other.failed_writes;
         self.untold += other.untold;
         self.misdirected += other.misdirected;
+        self.struck += other.struck;
+        self.uninstalled += other.uninstalled;
+        self.held += other.held;
+        self.strange += other.strange;
         self.leased += other.leased;
         self.time += other.time;
     }
@@ -145,6 +169,7 @@ pub struct World<E> {
     events: u64,
     machines: Vec<Machine<E>>,
     cut: BTreeSet<(usize, usize)>,
+    busy: BTreeMap<(usize, usize), Busy>,
     faulty: bool,
     clients: Vec<Client>,
     next_client: u64,
@@ -175,6 +200,7 @@ impl<E: Engine> World<E> {
             events: 0,
             machines: Vec::new(),
             cut: BTreeSet::new(),
+            busy: BTreeMap::new(),
             faulty: true,
             clients: Vec::new(),
             next_client: 1,
@@ -213,7 +239,7 @@ impl<E: Engine> World<E> {
         }
         if let Some((least, _)) = world.plan.operators {
             for _ in 0..2 {
-                world.after(least * MS, Event::Operator);
+                world.after(least * MS, Event::Operator { again: true });
             }
         }
         world
@@ -303,7 +329,9 @@ impl<E: Engine> World<E> {
             Event::Client { client } => self.client(client),
             Event::Timeout { client, attempt } => self.timeout(client, attempt),
             Event::Fault => self.fault(),
-            Event::Operator => self.operator(),
+            Event::Operator { again } => self.operator(again),
+            Event::Strike { member, strike } => self.strike(member, strike),
+            Event::Relief => self.relief(),
             Event::Deliver { to, .. } if self.machines[machine_of(to)].paused => {
                 self.machines[machine_of(to)].parked.push(event);
             }
@@ -342,6 +370,9 @@ impl<E: Engine> World<E> {
     fn deliver(&mut self, to: MemberId, bytes: &[u8]) {
         self.tally.delivered += 1;
         let member = machine_of(to);
+        if self.plan.strangers > 0 && self.chance(self.plan.strangers) {
+            self.deliver_stranger(member, bytes);
+        }
         let (mut refused, mut asked) = (None, false);
         self.tell(member, |engine, now| {
             asked = true;
@@ -390,14 +421,19 @@ impl<E: Engine> World<E> {
         if self.machines[member].paused {
             return;
         }
-        // Now and then one that takes several messages.
-        let padding = if self.chance(20) {
-            self.random.below(300_000) as usize
+        let state = self.state(member);
+        self.tell(member, |engine, now| engine.compact(now, state.into()));
+    }
+
+    /// The machine of `member`, for a snapshot: now and then one that takes several messages.
+    fn state(&mut self, member: usize) -> Vec<u8> {
+        let (often, most) = self.plan.padding;
+        let padding = if self.chance(often) {
+            self.random.below(most as u64) as usize
         } else {
             0
         };
-        let state = self.machines[member].store.encode(padding);
-        self.tell(member, |engine, now| engine.compact(now, state.into()));
+        self.machines[member].store.encode(padding)
     }
 
     /// Begins a life.
@@ -432,7 +468,8 @@ impl<E: Engine> World<E> {
             return;
         };
         what(engine, now);
-        let (mut writes_vote, mut writes) = (false, false);
+        let (mut writes_vote, mut writes, mut installs) = (false, false, false);
+        self.aim(member);
         while let Some(effect) = self.machines[member]
             .engine
             .as_mut()
@@ -440,7 +477,13 @@ impl<E: Engine> World<E> {
         {
             writes_vote |= matches!(&effect, Effect::Persist(write) if write.hard.is_some());
             writes |= matches!(&effect, Effect::Persist(_));
+            installs |= matches!(&effect, Effect::Persist(write) if write.truncate.is_some());
+            let applies = matches!(&effect, Effect::Apply { .. });
             self.carry_out(member, effect);
+            if applies && self.plan.compact_at_apply > 0 && self.chance(self.plan.compact_at_apply)
+            {
+                self.compact_between(member);
+            }
         }
         self.inspect(member);
         self.arm(member);
@@ -448,6 +491,8 @@ impl<E: Engine> World<E> {
         let written = writes && self.chance(self.plan.crash_at_write);
         if self.faulty && (written || writes_vote && self.chance(self.plan.crash_at_vote)) {
             self.crash_and_return(member);
+        } else if installs && self.plan.crash_at_install > 0 {
+            self.crash_at_install(member);
         }
     }
 
@@ -551,12 +596,12 @@ impl<E: Engine> World<E> {
                     let (current, since, term) = image.configured();
                     let left = current.is_joint() && term != 0 && term != entry.term;
                     self.tally.left_by_others += u64::from(left);
-                    let change = (next, entry.index);
+                    let began = image.term(status.commit) == Some(entry.term);
                     result = result.and(members::changes(
                         member,
                         (current, since),
-                        change,
-                        status.commit,
+                        (next, entry.index),
+                        (status.commit, began),
                     ));
                 }
                 image.push(entry.clone());
@@ -621,28 +666,6 @@ impl<E: Engine> World<E> {
         })
     }
 
-    fn send(&mut self, from: usize, to: MemberId, bytes: Vec<u8>) {
-        self.tally.sent += 1;
-        self.tally.bytes += bytes.len() as u64;
-        if self.cut.contains(&(from, machine_of(to))) || self.chance(self.plan.loss) {
-            return;
-        }
-        let copies = 1 + u64::from(self.chance(self.plan.twice));
-        for _ in 0..copies {
-            let mut delay = self.between(self.plan.delay);
-            if self.chance(self.plan.late) {
-                delay += self.random.below(1000 * MS);
-            }
-            self.after(
-                delay,
-                Event::Deliver {
-                    to,
-                    bytes: bytes.clone(),
-                },
-            );
-        }
-    }
-
     /// Looks at what a member says of itself.
     fn inspect(&mut self, member: usize) {
         let machine = &mut self.machines[member];
@@ -650,7 +673,12 @@ impl<E: Engine> World<E> {
             return;
         };
         let status = engine.status();
-        let mut result = machine.progress.says(member, status, machine.applied);
+        let mut result = machine.progress.says(
+            member,
+            status,
+            machine.applied,
+            machine.image.term(status.commit),
+        );
         machine.led = (status.role == Role::Leader).then_some(status.term);
         if status.role == Role::Leader {
             match self.elections.leads(member, status.term) {
@@ -736,6 +764,12 @@ impl<E: Engine> World<E> {
         let (configuration, first) = (self.configuration(leader), &self.machines[leader]);
         if configuration.is_joint() {
             return broken(format!("two majorities at the end: {configuration:?}"));
+        }
+        if !configuration.votes(first.id) {
+            return broken(format!(
+                "member {} leads at the end and does not vote",
+                first.id
+            ));
         }
         for (member, machine) in self.machines.iter().enumerate() {
             let same = machine.store == first.store && machine.applied == first.applied;

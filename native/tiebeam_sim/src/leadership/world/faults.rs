@@ -16,6 +16,11 @@ impl<E: Engine> World<E> {
         let leader = self.leader().unwrap_or(any);
         // What happens to a leader is what matters most.
         let member = if self.chance(500) { leader } else { any };
+        if self.plan.busy_links && self.chance(300) {
+            self.make_busy(member);
+            self.propose_stranger(leader);
+            return;
+        }
         let kinds = if self.plan.disks { 20 } else { 14 };
         match self.random.below(kinds) {
             0 | 1 => self.crash(member),
@@ -87,7 +92,7 @@ impl<E: Engine> World<E> {
             if truly || self.chance(700) {
                 let life = self.machines[at].life;
                 let delay = if self.chance(100) {
-                    self.random.below(2000 * MS)
+                    self.random.below(self.plan.hint_delay * MS)
                 } else {
                     self.random.below(5 * MS)
                 };
@@ -171,12 +176,13 @@ impl<E: Engine> World<E> {
     }
 
     /// What waited reaches it now, in any order; a client may be faster.
-    fn resume(&mut self, member: usize) {
+    pub(super) fn resume(&mut self, member: usize) {
         self.machines[member].paused = false;
         let quiet = self.random.below(40 * MS);
         for event in std::mem::take(&mut self.machines[member].parked) {
             let delay = match event {
                 Event::Synced { .. } => 0,
+                _ if self.plan.in_order => quiet,
                 _ => quiet + self.random.below(20 * MS),
             };
             self.after(delay, event);
@@ -187,6 +193,7 @@ impl<E: Engine> World<E> {
     pub(super) fn heal(&mut self) {
         self.faulty = false;
         self.cut.clear();
+        self.busy.clear();
         (self.plan.loss, self.plan.twice, self.plan.late) = (0, 0, 0);
         for member in 0..self.machines.len() {
             self.machines[member].slow = 0;

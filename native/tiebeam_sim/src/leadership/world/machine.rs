@@ -68,6 +68,14 @@ impl Image {
         self.entries.get(usize::try_from(place).ok()?)
     }
 
+    /// The term of an entry that is not before the base.
+    pub(super) fn term(&self, index: u64) -> Option<u64> {
+        if index == self.base.0 {
+            return Some(self.base.1);
+        }
+        self.get(index).map(|entry| entry.term)
+    }
+
     /// It has that entry, or stands for it.
     pub(super) fn has(&self, index: u64, term: u64) -> bool {
         let stands = index < self.base.0 || (index, term) == self.base;
@@ -150,6 +158,8 @@ pub(super) struct Machine<E> {
     pub(super) progress: Progress,
     /// The term in which it led when it was looked at last.
     pub(super) led: Option<u64>,
+    /// The same of the term in which it stood for election.
+    pub(super) stood: Option<u64>,
     pub(super) armed: Option<u64>,
     /// Microseconds of its clock for a thousand of the world.
     rate: u64,
@@ -178,6 +188,7 @@ impl<E> Machine<E> {
             applied: 0,
             progress: Progress::default(),
             led: None,
+            stood: None,
             armed: None,
             rate,
             born: 0,

@@ -7,12 +7,14 @@ use crate::leadership::engine::Engine;
 
 impl<E: Engine> World<E> {
     /// An operator's turn.
-    pub(super) fn operator(&mut self) {
+    pub(super) fn operator(&mut self, again: bool) {
         let (true, Some((least, most))) = (self.faulty, self.plan.operators) else {
             return;
         };
-        let gap = self.between((least * MS, most * MS));
-        self.after(gap, Event::Operator);
+        if again {
+            let gap = self.between((least * MS, most * MS));
+            self.after(gap, Event::Operator { again });
+        }
         let Some(leader) = self.leader() else {
             return;
         };
@@ -20,7 +22,10 @@ impl<E: Engine> World<E> {
             return;
         }
         let current = self.configuration(leader).clone();
-        if let Some(to) = self.wanted(leader, &current) {
+        // Whoever comes because of an election knows what it wants.
+        let tries = if again { 1 } else { 8 };
+        let wanted = (0..tries).find_map(|_| self.wanted(leader, &current));
+        if let Some(to) = wanted {
             self.change_members(leader, to);
         }
     }
