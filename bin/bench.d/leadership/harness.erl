@@ -15,6 +15,8 @@
 -define(QUIET, 600).
 
 main() ->
+    %% What the nodes print goes there too: standard output has figures alone.
+    group_leader(whereis(standard_error), self()),
     Rounds = integer("ROUNDS", 50),
     Subjects = [Subject || Subject <- subjects(), chosen("SUBJECTS", maps:get(name, Subject))],
     Passes = max(1, Rounds div ?ROUNDS_A_PASS),
@@ -33,12 +35,12 @@ main() ->
     case os:getenv("JSON") of
         "true" -> [json(Line) || Line <- Lines];
         _ ->
-            io:format("OTP ~s, ~b rounds, load ~sand ~s~n", [erlang:system_info(otp_release), Rounds, averages(Began),
-                averages(os:cmd("cat /proc/loadavg"))]),
+            print("OTP ~s, ~b cores, ~b rounds, load ~s at the beginning, ~s at the end~n", [erlang:system_info(otp_release),
+                erlang:system_info(logical_processors), Rounds, averages(Began), averages(os:cmd("cat /proc/loadavg"))]),
             table([Name || #{name := Name} <- Subjects], Lines),
             verdicts([Name || #{name := Name, adapter := bench_tiebeam} <- Subjects], Lines)
     end,
-    [io:format(standard_error, "failed, not counted: ~s~n", [Text]) || Text <- lists:reverse(failed())],
+    [tell("failed, not counted: ~s~n", [Text]) || Text <- lists:reverse(failed())],
     halt(min(1, length(failed()))).
 
 integer(Name, Default) -> list_to_integer(os:getenv(Name, integer_to_list(Default))).
@@ -64,9 +66,11 @@ attempt(Part, #{name := Name} = Subject, Pass, Rounds) ->
 failed() -> case get(failed) of undefined -> []; Failed -> Failed end.
 
 %% How far it is.
-tell(Format, Arguments) -> io:format(standard_error, Format, Arguments), true.
+tell(Format, Arguments) -> io:format(Format, Arguments), true.
 
-averages(Load) -> lists:join(" ", lists:sublist(string:lexemes(Load, " "), 3)) ++ " ".
+print(Format, Arguments) -> io:format(user, Format, Arguments).
+
+averages(Load) -> lists:join(" ", lists:sublist(string:lexemes(Load, " "), 3)).
 
 %% A subject is nodes of these kinds; `leads` is the kind of those that lead when something happens to the leader, and `can` what
 %% it has.
@@ -338,7 +342,7 @@ times(Values) ->
     [{p50, At(50), "ms"}, {p99, At(99), "ms"}, {max, At(100), "ms"}].
 
 json({Name, Of, Statistic, Value, Unit}) ->
-    io:format("{\"of\":\"~s ~s\",\"name\":\"~s\",\"value\":~.3f,\"unit\":\"~s\"}~n", [Name, text(Of), Statistic, float(Value), Unit]).
+    print("{\"of\":\"~s ~s\",\"name\":\"~s\",\"value\":~.3f,\"unit\":\"~s\"}~n", [Name, text(Of), Statistic, float(Value), Unit]).
 
 text({writes, Disk, Clients}) -> io_lib:format("write, ~s, ~b clients", [Disk, Clients]);
 text({step_down, Disk, write}) -> io_lib:format("leader steps down, ~s", [Disk]);
@@ -348,8 +352,8 @@ text({What, active}) -> io_lib:format("~s, next active", [What]).
 
 table(Names, Lines) ->
     Rows = lists:usort([{Of, order(Statistic), Statistic, Unit} || {_, Of, Statistic, _, Unit} <- Lines]),
-    io:format("~-40s~s~n", ["", [io_lib:format("~12s", [Name]) || Name <- Names]]),
-    [io:format("~-40s~s~n", [[text(Of), " ", atom_to_list(Statistic), " ", Unit], [cell(value(Name, Of, Statistic, Lines)) || Name <- Names]])
+    print("~-40s~s~n", ["", [io_lib:format("~12s", [Name]) || Name <- Names]]),
+    [print("~-40s~s~n", [[text(Of), " ", atom_to_list(Statistic), " ", Unit], [cell(value(Name, Of, Statistic, Lines)) || Name <- Names]])
      || {Of, _, Statistic, Unit} <- Rows],
     ok.
 
@@ -373,12 +377,12 @@ verdicts(Names, Lines) ->
         {{step_down, memory, write}, p50, 30}, {{step_down, fsync, write}, p50, 30}
     ],
     [
-        io:format("~s, ~s ~s ms: ~.1f (goal ~b: ~s)~n", [Name, text(Of), Statistic, float(Value), Goal,
+        print("~s, ~s ~s ms: ~.1f (goal ~b: ~s)~n", [Name, text(Of), Statistic, float(Value), Goal,
             case Value < Goal of true -> "met"; false -> "missed" end])
      || Name <- Names, {Of, Statistic, Goal} <- Goals, Value <- [value(Name, Of, Statistic, Lines)], Value =/= none
     ],
     [
-        io:format("~s, ~s ~s: ra's = 1, ~.2f~n", [Name, text(Of), Statistic, Value / Ra])
+        print("~s, ~s ~s: ra's = 1, ~.2f~n", [Name, text(Of), Statistic, Value / Ra])
      || Name <- Names, {Of, Statistic} <- [{{kill, write}, p50}, {{freeze, write}, p50}, {{step_down, fsync, write}, p50},
             {{writes, fsync, 1}, rate}, {{writes, fsync, 64}, rate}],
         Value <- [value(Name, Of, Statistic, Lines)], Value =/= none,
