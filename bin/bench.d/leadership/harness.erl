@@ -15,8 +15,6 @@
 -define(QUIET, 600).
 
 main() ->
-    %% What the nodes print goes there too: standard output has figures alone.
-    group_leader(whereis(standard_error), self()),
     Rounds = integer("ROUNDS", 50),
     Subjects = [Subject || Subject <- subjects(), chosen("SUBJECTS", maps:get(name, Subject))],
     Passes = max(1, Rounds div ?ROUNDS_A_PASS),
@@ -68,7 +66,8 @@ failed() -> case get(failed) of undefined -> []; Failed -> Failed end.
 %% How far it is.
 tell(Format, Arguments) -> io:format(Format, Arguments), true.
 
-print(Format, Arguments) -> io:format(user, Format, Arguments).
+%% Apart from what the nodes print.
+print(Format, Arguments) -> ok = file:write_file(os:getenv("FIGURES"), io_lib:format(Format, Arguments), [append]).
 
 averages(Load) -> lists:join(" ", lists:sublist(string:lexemes(Load, " "), 3)).
 
@@ -110,7 +109,7 @@ part(handovers_and_writes, #{disks := Disks} = Subject, _Pass, Rounds) ->
     lists:append([
         begin
             Cluster = start_cluster(Subject, Disk),
-            Leaders = [leader_steps_down(Cluster, Disk, Round) || can(lead, Subject), Round <- lists:seq(1, Rounds)],
+            Leaders = lists:append([leader_steps_down(Cluster, Disk, Round) || can(lead, Subject), Round <- lists:seq(1, Rounds)]),
             Active = [active_steps_down(Cluster, Disk) || can(activate, Subject), _ <- lists:seq(1, Rounds)],
             Writes = [{{writes, Disk, Clients}, writes(Cluster, Clients)} || can(lead, Subject), Clients <- [1, 64]],
             stop_all(),
@@ -143,20 +142,25 @@ failover(What, Round, #{subject := Subject} = Cluster) ->
     end,
     {Figures, case What of kill -> start_again(Victim, Cluster); freeze -> Cluster end}.
 
-%% While a client writes without a pause, by a node that neither led nor leads: the longest of its writes.
+%% The longest of the writes of a client that writes without a pause, by a node that neither led nor leads, while leadership is
+%% handed over; and while nothing happens.
 leader_steps_down(#{subject := #{leads := Leads}} = Cluster, Disk, Round) ->
     Leader = leader_of_kind(Leads, Cluster),
     {To, Other} = case {Round rem 2, names(Cluster) -- [Leader]} of
         {0, [A, B]} -> {A, B};
         {1, [A, B]} -> {B, A}
     end,
-    Client = spawn_link(fun() -> client(Other, 0) end),
+    Quiet = longest_write(Other, fun() -> ok end),
+    Longest = longest_write(Other, fun() -> repeat(fun() -> ask(Leader, {lead, To}) end) end),
+    [{{step_down, Disk, write}, Longest}, {{nothing, Disk, write}, Quiet}].
+
+longest_write(Node, Happens) ->
+    Client = spawn_link(fun() -> client(Node, 0) end),
     timer:sleep(50),
-    repeat(fun() -> ask(Leader, {lead, To}) end),
+    Happens(),
     timer:sleep(50),
     Client ! {stop, self()},
-    Longest = receive {longest, Time} -> Time end,
-    {{step_down, Disk, write}, Longest}.
+    receive {longest, Time} -> Time end.
 
 client(Node, Longest) ->
     receive
@@ -345,6 +349,7 @@ json({Name, Of, Statistic, Value, Unit}) ->
     print("{\"of\":\"~s ~s\",\"name\":\"~s\",\"value\":~.3f,\"unit\":\"~s\"}~n", [Name, text(Of), Statistic, float(Value), Unit]).
 
 text({writes, Disk, Clients}) -> io_lib:format("write, ~s, ~b clients", [Disk, Clients]);
+text({nothing, Disk, write}) -> io_lib:format("longest write of 100 ms, ~s", [Disk]);
 text({step_down, Disk, write}) -> io_lib:format("leader steps down, ~s", [Disk]);
 text({step_down, Disk, active}) -> io_lib:format("active steps down, ~s", [Disk]);
 text({What, write}) -> io_lib:format("~s, next write", [What]);

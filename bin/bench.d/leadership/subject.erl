@@ -54,14 +54,22 @@ answer(Adapter, {writes, Clients, Time}) ->
         spawn_monitor(fun() -> exit({wrote, write_until(Adapter, <<"key ", (integer_to_binary(I))/binary>>, Until, [])}) end)
      || I <- lists:seq(1, Clients)
     ],
-    lists:append([receive {'DOWN', Monitor, _, _, {wrote, Times}} -> Times end || {_, Monitor} <- Writers]).
+    lists:append([receive {'DOWN', Monitor, _, _, {wrote, Times}} -> Times; {'DOWN', Monitor, _, _, Why} -> exit(Why) end
+                  || {_, Monitor} <- Writers]).
 
 write_until(Adapter, Key, Until, Times) ->
     Began = erlang:monotonic_time(microsecond),
     case Began < Until of
         true ->
-            ok = Adapter:write(Key),
+            write(Adapter, Key),
             write_until(Adapter, Key, Until, [erlang:monotonic_time(microsecond) - Began | Times]);
         false ->
             Times
+    end.
+
+%% Until it is acknowledged; the harness gives up some time.
+write(Adapter, Key) ->
+    case Adapter:write(Key) of
+        ok -> ok;
+        {error, _} -> write(Adapter, Key)
     end.

@@ -145,16 +145,17 @@ impl Subject {
                 let (key, mut times) = (format!("key {number}"), Vec::new());
                 while Instant::now() < until {
                     let began = Instant::now();
-                    subject.write(&key).await?;
+                    // Until it is acknowledged; whoever measures gives up some time.
+                    while subject.write(&key).await.is_err() {}
                     times.push(Term::from(began.elapsed().as_micros() as u64));
                 }
-                Ok::<_, Failure>(times)
+                times
             })
         };
         let clients: Vec<_> = (0..clients).map(client).collect();
         let mut times = Vec::new();
         for client in clients {
-            times.extend(client.await??);
+            times.extend(client.await?);
         }
         Ok(Term::list(times))
     }
