@@ -56,6 +56,7 @@ defmodule Tiebeam.Leader do
   | request | reply |
   |---|---|
   | `:leader` | `{:ok, node, term}`, `:none` |
+  | `:step_down`, `{:step_down, node}` | `{:ok, term}`, `{:error, reason}` |
   | `{:subscribe_leader, pid}`, `{:unsubscribe_leader, pid}` | `:ok`, `{:error, reason}`; see `subscribe/1` |
   | `{:kv, :put, key, value}` | `{:ok, revision}`, `{:error, reason}` |
   | `{:kv, :get, key}` | `{:ok, value, revision}`, `:not_found`, `{:error, reason}` |

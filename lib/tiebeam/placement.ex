@@ -239,10 +239,7 @@ defmodule Tiebeam.Placement do
   end
 
   defp managers({cluster, {kind, name}}, from) when kind in [:ring, :pool] do
-    # The one of this node may have started a moment ago, and not be in the group yet.
-    own = List.wrap(Manager.of_this_node(cluster, kind, name))
-    all = for {pid, _metadata} <- Manager.all(cluster, kind, name), do: pid
-    for pid <- Enum.uniq(own ++ all), from.(node(pid)), do: {{kind, name}, pid}
+    for {pid, _metadata} <- Manager.all(cluster, kind, name), from.(node(pid)), do: {{kind, name}, pid}
   end
 
   defp managers(cluster, from) when is_atom(cluster) do

@@ -82,8 +82,10 @@ defmodule Tiebeam.Pool do
   - `:no_worker` - there was none for so long; nothing was done.
   - `:timeout` - it did not reply; it may be done.
   - `{:down, reason}` - it went away; it may be done.
+  - `{:bad_request, why}` - it does not take such a request, as a worker in Rust says of one of another type; nothing was done. A worker that replies
+    `{:error, {:bad_request, why}}` says the same.
   """
-  @type error :: :no_worker | :timeout | {:down, term}
+  @type error :: :no_worker | :timeout | {:down, term} | {:bad_request, why :: term}
 
   @defaults [
     cluster: nil,

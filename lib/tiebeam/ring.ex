@@ -84,8 +84,10 @@ defmodule Tiebeam.Ring do
   - `:timeout` - the owner did not reply; it may be done.
   - `{:down, reason}` - the owner went away; it may be done.
   - `{:failed, text}` - the handler failed.
+  - `{:bad_request, why}` - the owner does not take such a request, as a Rust node says of one of another type; nothing was done. A handler that
+    replies `{:error, {:bad_request, why}}` says the same.
   """
-  @type error :: :no_owner | :timeout | {:down, term} | {:failed, String.t()}
+  @type error :: :no_owner | :timeout | {:down, term} | {:failed, String.t()} | {:bad_request, why :: term}
 
   @typedoc """
   Why a partition is released: it goes to another node, `drain/1` was called, the ring stops on this node, or the claim is over and

@@ -34,6 +34,10 @@ defmodule Tiebeam.Leadership.Question do
     end
   end
 
+  defp question(:step_down, cluster), do: fn -> step_down(cluster, nil) end
+
+  defp question({:step_down, to}, cluster) when is_atom(to), do: fn -> step_down(cluster, to) end
+
   defp question({:kv, :put, key, value}, cluster),
     do: about(key, fn -> KV.put(cluster, key, value, @timeout) end)
 
@@ -44,6 +48,10 @@ defmodule Tiebeam.Leadership.Question do
     do: about(prefix, fn -> KV.list(cluster, prefix, @timeout) end)
 
   defp question(_request, _cluster), do: nil
+
+  defp step_down(cluster, to) do
+    with {:error, reason} <- Leader.step_down(cluster, to, @timeout), do: {:error, reason(reason)}
+  end
 
   defp about(key, ask) when is_binary(key) do
     fn ->
@@ -59,6 +67,7 @@ defmodule Tiebeam.Leadership.Question do
   # As a Rust node says it.
   defp reason({:busy, _limit}), do: :busy
   defp reason({:full, _what}), do: :full
+  defp reason({:no_member, _node}), do: :no_member
 
   defp reason({:too_long, part, bytes, limit}),
     do: {:invalid, "a #{part} of #{bytes} bytes is too long, the limit is #{limit}"}

@@ -9,9 +9,8 @@ defmodule Tiebeam.Placement.Manager do
   # | the claim of a slot, a singleton | `{kind, name, slot}`; its value is `{manager, %{}}` |
   # | the task, for `Tiebeam.Placement.View` | `{kind, name}` |
   #
-  # It looks at the tables when whoever writes them says `:changed`, and when a time that it waits for has come. When what it sees
-  # has not changed for `settle`, and there is a leader, it does what its `turn` says; the next one waits until that is done. A slot is
-  # claimed before its runner starts, and given back after it ended.
+  # It looks at the tables when it is told by whoever writes them, `:changed`, and when there is something to wait for. When what it sees has not changed for `settle`, and there is a leader, it does what the plan
+  # `turn` says; the next one waits until that is done. A slot is claimed before its runner starts, and given back after it ended.
   #
   # A runner is linked to this process and gets `{:release, reason}` when it must end, in any way. It is killed, and what it started,
   # if it takes longer than it may. A runner that ends by itself is started again, under the claim that it had.
@@ -177,11 +176,18 @@ defmodule Tiebeam.Placement.Manager do
     end
   end
 
-  @doc "A call to a process of a pool or a ring, whose failure is a value. Waits so many milliseconds at most."
+  @doc """
+  A call to a process of a pool or a ring, whose failure is a value. Waits so many milliseconds at most. `{:bad_request, why}`: the process, such as
+  a Rust node's, does not take such a request, and did nothing.
+  """
   @spec ask(pid, request :: term, timeout :: non_neg_integer) ::
-          {:ok, reply :: term} | {:error, :timeout | :noproc | {:down, reason :: term}}
+          {:ok, reply :: term}
+          | {:error, :timeout | :noproc | {:down, reason :: term} | {:bad_request, why :: term}}
   def ask(pid, request, timeout) do
-    {:ok, GenServer.call(pid, request, timeout)}
+    case GenServer.call(pid, request, timeout) do
+      {:error, {:bad_request, why}} -> {:error, {:bad_request, why}}
+      reply -> {:ok, reply}
+    end
   catch
     :exit, {:timeout, _call} -> {:error, :timeout}
     :exit, {:noproc, _call} -> {:error, :noproc}

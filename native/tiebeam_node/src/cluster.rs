@@ -116,6 +116,7 @@ pub use groups::Groups;
 pub use handle::{ClusterHandle, CommandError};
 pub use kv::{Consistency, Expected, Kv, KvChange, KvChanges, KvEntry, KvValue};
 pub use leader::{Leader, LeaderChange, LeaderChanges};
+pub(crate) use leadership::core_duration;
 pub use leadership::{LeadershipError, Token};
 pub use lock::{LockGuard, LockHolder, Locks};
 pub use name::Name;

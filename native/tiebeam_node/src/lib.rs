@@ -75,8 +75,9 @@ pub use message::{
 };
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
 pub use patterns::{
-    ClusterPool, ClusterPoolMember, PassiveReason, ReleaseReason, Ring, RingError, RingHandler,
-    RingMember, Route, RouteError, Singleton, SingletonHolder, SlotHolder, Standby,
+    ClusterPool, ClusterPoolMember, Operator, OperatorError, Participation, PassiveReason,
+    Placement, Rebalance, ReleaseReason, Ring, RingError, RingHandler, RingMember, Route,
+    RouteError, Singleton, SingletonHolder, SlotHolder, Standby, TaskMember,
 };
 pub use process::{
     Call, Destination, Process, ReceiveError, ReplyTo, Signal, Target, ThreadProcess, TimedOut,
@@ -93,6 +94,7 @@ pub use tiebeam_core::leadership::group::{
 };
 pub use tiebeam_core::leadership::machine::{Limit, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub use tiebeam_core::leadership::{MAX_MEMBERS, MAX_VOTERS};
+pub use tiebeam_core::placement::Participant;
 pub use tiebeam_core::registry::name::{MAX_NAME_DEPTH, NameError};
 pub use tiebeam_core::registry::{
     Departure, Gone, Keep, Limits as RegistryLimits, MAX_META_BYTES, MAX_NAME_BYTES, MAX_SCOPES,

@@ -1,5 +1,6 @@
 //! Singletons, rings and pools on real Rust nodes. Nodes are found by address: no epmd takes part.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,8 +8,9 @@ use std::time::Duration;
 
 use tiebeam_node::{
     Answer, ClusterConfig, ClusterHandle, ClusterPool, ClusterPoolMember, Config, Cookie, EpmdMode,
-    GenServer, LeadershipError, Node, PassiveReason, Pid, Process, ReleaseReason, ReplyTo, Ring,
-    RingError, RingHandler, RingMember, Route, RouteError, Singleton, Standby, Term, Timing, Token,
+    GenServer, LeadershipError, Node, OperatorError, Participation, PassiveReason, Pid, Placement,
+    Process, ReleaseReason, ReplyTo, Ring, RingError, RingHandler, RingMember, Route, RouteError,
+    Singleton, Standby, TaskMember, Term, Timing, Token,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -630,9 +632,12 @@ async fn requests_that_nobody_can_answer_are_refused() {
     let none = ask(request(12, Term::from(1))).await;
     assert_eq!(none, "{error,{not_owner,nil}}");
     let unknown = ask(vec![Term::atom("hello")]).await;
-    assert_eq!(unknown, "{error,unknown_request}");
+    assert_eq!(unknown, "{error,{bad_request,{hello}}}");
     let misfit: Result<Term, _> = ring(&trio, 1).call("k", "text", DEADLINE).await;
-    assert!(misfit.unwrap().to_string().starts_with("{error,"));
+    assert!(
+        matches!(misfit, Err(RingError::BadRequest(_))),
+        "{misfit:?}"
+    );
     // A panic is that call's.
     let asker = ring(&trio, 1);
     let panicked = asker.call::<i64, i64>("k", &-1, DEADLINE).await;
@@ -642,6 +647,200 @@ async fn requests_that_nobody_can_answer_are_refused() {
     );
     let reply: (usize, i64) = ring(&trio, 1).call("k", &1, DEADLINE).await.unwrap();
     assert_eq!(reply, (0, 2));
+    trio.stop().await;
+}
+
+/// Cannot own anything, or records what it follows.
+struct Follower {
+    fails: bool,
+    at: usize,
+    followed: Arc<Mutex<BTreeSet<(u32, usize)>>>,
+}
+
+impl RingHandler for Follower {
+    type Call = ();
+    type Reply = ();
+
+    async fn on_own(&self, _partition: u32, _token: Token) -> Result<(), Term> {
+        match self.fails {
+            true => Err(Term::atom("no_disk")),
+            false => Ok(()),
+        }
+    }
+
+    async fn on_release(&self, _partition: u32, _reason: ReleaseReason) {}
+
+    async fn handle_call(&self, _partition: u32, _key: Term, (): ()) {}
+
+    async fn on_follow(&self, partition: u32) {
+        let new = self.followed.lock().unwrap().insert((partition, self.at));
+        assert!(new, "{partition} is followed already");
+    }
+
+    async fn on_unfollow(&self, partition: u32) {
+        self.followed.lock().unwrap().remove(&(partition, self.at));
+    }
+}
+
+/// Where the partitions are, by node.
+fn owned(trio: &Trio, at: usize) -> Vec<Vec<u32>> {
+    let ring = ring(trio, at);
+    NAMES.iter().map(|name| ring.owned_by(name)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_weighs_cordons_moves_and_drains_from_any_node() {
+    let trio = Trio::start().await;
+    let followed = Arc::default();
+    let start = |at: usize| {
+        let followed = Arc::clone(&followed);
+        let fails = false;
+        let ring = ring(&trio, at).label("zone", "z").followers(1);
+        let handler = Follower {
+            fails,
+            at,
+            followed,
+        };
+        ring.start(handler).unwrap()
+    };
+    let [a, b] = [start(0), start(1)];
+    spread(&trio, &[0, 1], 6).await;
+    // From a node that takes no part.
+    let operator = ring(&trio, 2).operator();
+    let [on_a, on_b, on_c] = NAMES;
+    let labels = |at: usize| {
+        let participants = operator.participants();
+        participants.get(at).map(|one| one.participant.labels.len())
+    };
+    eventually("both are known", || (labels(1) == Some(1)).then_some(())).await;
+    operator.weight(on_a, 200).await.unwrap();
+    operator
+        .labels(on_b, [("zone", "y"), ("disk", "ssd")])
+        .await
+        .unwrap();
+    let counts = || owned(&trio, 2).iter().map(Vec::len).collect::<Vec<_>>();
+    eventually("twice as many", || (counts() == [8, 4, 0]).then_some(())).await;
+    eventually("labels", || (labels(1) == Some(2)).then_some(())).await;
+
+    // Each follows what the other has.
+    let expected = || -> BTreeSet<(u32, usize)> {
+        let owned = owned(&trio, 2);
+        let by_other = |(at, of): (usize, &Vec<u32>)| -> Vec<(u32, usize)> {
+            of.iter().map(|partition| (*partition, 1 - at)).collect()
+        };
+        owned[..2].iter().enumerate().flat_map(by_other).collect()
+    };
+    eventually("followers", || {
+        (*followed.lock().unwrap() == expected()).then_some(())
+    })
+    .await;
+    let asked = ring(&trio, 2).followers(1);
+    let partition = owned(&trio, 2)[0][0];
+    assert_eq!(asked.followers_of(partition)[0].as_str(), on_b);
+
+    // What it has it keeps, and gets nothing new.
+    operator.cordon(on_b).await.unwrap();
+    let before = owned(&trio, 2)[1].clone();
+    let refused = operator.move_to(partition, on_b).await;
+    assert!(
+        matches!(&refused, Err(OperatorError::Refused(why)) if why.is_atom("cordoned")),
+        "{refused:?}"
+    );
+    let c = start(2);
+    eventually("a share for who comes", || (counts()[2] > 0).then_some(())).await;
+    eventually("nothing moves", || {
+        let moves = [&a, &b, &c].into_iter().any(TaskMember::is_rebalancing);
+        (!moves).then_some(())
+    })
+    .await;
+    assert_eq!(owned(&trio, 2)[1], before);
+
+    // Moved by hand, there and back again.
+    for (at, node) in [(2, on_c), (0, on_a)] {
+        operator.move_to(partition, node).await.unwrap();
+        eventually("it is there", || {
+            owned(&trio, 1)[at].contains(&partition).then_some(())
+        })
+        .await;
+    }
+    operator.unpin(partition).await.unwrap();
+    let pinned = |one: &Participation| !one.participant.pinned.is_empty();
+    eventually("no pins", || {
+        (!operator.participants().iter().any(pinned)).then_some(())
+    })
+    .await;
+    let nowhere = operator.move_to(12, on_a).await;
+    assert!(
+        matches!(&nowhere, Err(OperatorError::Refused(why)) if why.is_atom("no_such_slot")),
+        "{nowhere:?}"
+    );
+    operator.uncordon(on_b).await.unwrap();
+    operator.rebalance().await.unwrap();
+    operator.drain(on_b, DEADLINE).await.unwrap();
+    within("the end of the member", trio.nodes[1].wait_for_end(b.pid())).await;
+    eventually("the others have it all", || {
+        let counts = counts();
+        let two = operator.participants().len() == 2;
+        (two && counts[1] == 0 && counts.iter().sum::<usize>() == 12).then_some(())
+    })
+    .await;
+    let gone = operator.cordon(on_b).await;
+    assert!(
+        matches!(gone, Err(OperatorError::TakesNoPart(_))),
+        "{gone:?}"
+    );
+    trio.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_fails_too_often_takes_no_part_any_more() {
+    let trio = Trio::start().await;
+    let start = |at: usize, fails: bool| {
+        let followed = Arc::default();
+        let ring = ring(&trio, at).restarts(0, DEADLINE);
+        ring.start(Follower {
+            fails,
+            at,
+            followed,
+        })
+        .unwrap()
+    };
+    let broken = start(0, true);
+    within("its end", trio.nodes[0].wait_for_end(broken.pid())).await;
+    let _whole = start(1, false);
+    spread(&trio, &[1], 12).await;
+    trio.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_is_where_its_labels_say() {
+    let trio = Trio::start().await;
+    let gate = Gate::new();
+    let place = Placement::new().label("disk", "ssd").avoid("zone", "b");
+    let labelled = |at: usize, disk: &str, zone: &str| {
+        let pool = pool(&trio, at).replicas(3).placement(place.clone());
+        pool.label("disk", disk).label("zone", zone)
+    };
+    let pools = [
+        labelled(0, "ssd", "a"),
+        labelled(1, "ssd", "b"),
+        labelled(2, "spinning", "a"),
+    ];
+    for (at, pool) in pools.iter().enumerate() {
+        work_at(pool, at, &gate);
+    }
+    assert_eq!(workers(&trio, &[0, 1, 2], 1).await, [0]);
+    eventually("where it may be", || {
+        let members = pools[2].members();
+        (members.len() == 1 && members[0].as_str() == NAMES[0]).then_some(())
+    })
+    .await;
+    pools[1]
+        .operator()
+        .labels(NAMES[1], [("disk", "ssd")])
+        .await
+        .unwrap();
+    assert_eq!(workers(&trio, &[0, 1, 2], 2).await, [0, 1]);
     trio.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tiebeam_core::NodeName;
 use tiebeam_core::leadership::group::{Answer, Command, Led, Read, Request};
 use tiebeam_core::leadership::machine::{Expect, Kind, Stored};
 use tiebeam_wire::Term;
@@ -34,10 +35,17 @@ impl GroupQuestion {
         let Term::Tuple(elements) = request else {
             return match request.as_atom()?.as_str() {
                 "leader" => Some(Ok(Self::Leader)),
+                "step_down" => Some(Ok(Self::step_down(None))),
                 "locks" => Some(Ok(Self::Locks)),
                 _ => None,
             };
         };
+        if let [Term::Atom(tag), Term::Atom(to)] = elements.as_slice()
+            && tag.as_str() == "step_down"
+        {
+            let to = NodeName::parse(to.as_str()).map_err(|error| invalid(error.to_string()));
+            return Some(to.map(|to| Self::step_down(Some(to))));
+        }
         let [Term::Atom(tag), Term::Atom(verb), arguments @ ..] = elements.as_slice() else {
             return None;
         };
@@ -61,8 +69,16 @@ impl GroupQuestion {
             ("list", [prefix]) => return Some(bytes(prefix).map(Self::List)),
             _ => return None,
         };
+        Some(command.map(Self::ask))
+    }
+
+    fn step_down(to: Option<NodeName>) -> Self {
+        Self::ask(Command::StepDown { to })
+    }
+
+    fn ask(command: Command) -> Self {
         let timeout = core_duration(TIMEOUT);
-        Some(command.map(|command| Self::Ask(Request { command, timeout })))
+        Self::Ask(Request { command, timeout })
     }
 }
 
@@ -189,6 +205,13 @@ mod tests {
             assert!(parse(text).is_none(), "{text}");
         }
         assert!(matches!(parse("{kv, get, atom}"), Some(Err(_))));
+        assert!(matches!(parse("{step_down, nobody}"), Some(Err(_))));
+        for text in ["step_down", "{step_down, b@h}"] {
+            assert!(
+                matches!(parse(text), Some(Ok(GroupQuestion::Ask(_)))),
+                "{text}"
+            );
+        }
         assert!(matches!(parse("leader"), Some(Ok(GroupQuestion::Leader))));
         let listed = parse("{kv, list, <<\"a\">>}");
         assert!(matches!(listed, Some(Ok(GroupQuestion::List(prefix))) if prefix == b"a"));

@@ -16,6 +16,7 @@ use crate::cluster::leader::Leader;
 use crate::cluster::leadership;
 use crate::cluster::lock::Locks;
 use crate::cluster::registry::{Registry, Shared};
+use crate::cluster::replica::News;
 use crate::cluster::services::Services;
 use crate::node::Node;
 use crate::process::ReplyTo;
@@ -37,6 +38,30 @@ pub struct ClusterHandle {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) registry: Shared,
     pub(super) leadership: leadership::Shared,
+}
+
+/// Tells that something has changed by which slots are placed: claims, groups, or who leads.
+pub(crate) struct PlacementNews {
+    claimed: watch::Receiver<()>,
+    grouped: watch::Receiver<()>,
+    led: watch::Receiver<News>,
+}
+
+impl PlacementNews {
+    /// Waits until something has; for ever once the driver is gone.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(crate) async fn changed(&mut self) {
+        let changed = tokio::select! {
+            changed = self.claimed.changed() => changed,
+            changed = self.grouped.changed() => changed,
+            changed = self.led.changed() => changed,
+        };
+        if changed.is_err() {
+            std::future::pending().await
+        }
+    }
 }
 
 /// What is asked of the driver.
@@ -125,6 +150,15 @@ impl ClusterHandle {
     /// What this node's part in the cluster did since it began. Never waits.
     pub fn metrics(&self) -> Metrics {
         self.vitals.get().metrics
+    }
+
+    /// From now on tells of what places slots.
+    pub(crate) fn placement_news(&self) -> PlacementNews {
+        PlacementNews {
+            claimed: self.leadership.replica.claimed.subscribe(),
+            grouped: self.registry.table.grouped.subscribe(),
+            led: self.leadership.replica.news.subscribe(),
+        }
     }
 
     /// The names of the cluster, in the scope `"default"`.

@@ -72,7 +72,7 @@ impl Shared {
 }
 
 /// A span for the core, which counts whole microseconds.
-pub(super) fn core_duration(span: Duration) -> tiebeam_core::Duration {
+pub(crate) fn core_duration(span: Duration) -> tiebeam_core::Duration {
     let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     tiebeam_core::Duration::from_micros(micros)
 }

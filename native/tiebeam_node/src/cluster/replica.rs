@@ -59,6 +59,8 @@ pub(super) struct Replica {
     keys: RwLock<BTreeMap<Vec<u8>, Stored>>,
     claims: RwLock<BTreeMap<(Kind, Vec<u8>), Claim>>,
     pub(super) changes: broadcast::Sender<ClaimChange>,
+    /// Told of each change of a claim.
+    pub(super) claimed: watch::Sender<()>,
     pub(super) news: watch::Sender<News>,
     pub(super) lease: watch::Sender<Lease>,
     pub(super) composition: watch::Sender<Composition>,
@@ -79,6 +81,7 @@ impl Default for Replica {
             keys: RwLock::default(),
             claims: RwLock::default(),
             changes: broadcast::Sender::new(MAX_CLAIM_CHANGES),
+            claimed: watch::Sender::default(),
             news: watch::Sender::new(News { number: 0, led }),
             lease: watch::Sender::new(lease),
             composition: watch::Sender::default(),
@@ -103,6 +106,7 @@ impl Replica {
                     Changed::Claimed
                 };
                 self.tell(kind, name, claim, what);
+                self.claimed.send_replace(());
             }
             Row::Freed { kind, name, claim } => {
                 let key = (kind, name.clone());
@@ -117,6 +121,7 @@ impl Replica {
                     }
                 }
                 self.tell(kind, name, claim, Changed::Freed);
+                self.claimed.send_replace(());
             }
         }
     }
@@ -143,6 +148,7 @@ impl Replica {
         self.news.send_modify(|news| news.led.leader = None);
         write(&self.keys).clear();
         write(&self.claims).clear();
+        self.claimed.send_replace(());
     }
 
     pub(super) fn key(&self, key: &[u8]) -> Option<Stored> {

@@ -10,7 +10,7 @@ use dashmap::DashMap;
 use tiebeam_core::NodeName;
 use tiebeam_core::registry::{Change, Entry, Key};
 use tiebeam_wire::{Atom, Decoder, Limits, Pid, Term, encode};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::cluster::name::Name;
 
@@ -96,6 +96,8 @@ pub(super) struct Table {
     /// How many names each scope has.
     counts: RwLock<HashMap<String, usize>>,
     groups: Map<HashMap<Pid, Row>>,
+    /// Told of each change of a group.
+    pub(super) grouped: watch::Sender<()>,
     /// How many wait for a change of a name, by scope and name, and what wakes them.
     waiting: Mutex<Waiting>,
     /// How many there are in `waiting`: the driver need not lock what is empty.
@@ -184,6 +186,7 @@ impl Table {
                         .entry(Address(entry.key.clone()))
                         .or_default()
                         .insert(row.pid.clone(), row);
+                    self.grouped.send_replace(());
                 }
             }
             Change::Left { key, pid, .. } => {
@@ -196,6 +199,7 @@ impl Table {
                 }
                 self.groups
                     .remove_if(&address, |_, members| members.is_empty());
+                self.grouped.send_replace(());
             }
             Change::Purged {
                 node,
@@ -222,6 +226,7 @@ impl Table {
                         None | Some(None) => {}
                     }
                 }
+                self.grouped.send_replace(());
                 self.notify_all();
             }
         }
@@ -232,6 +237,7 @@ impl Table {
         self.names.clear();
         self.counted(HashMap::clear);
         self.groups.clear();
+        self.grouped.send_replace(());
         self.notify_all();
     }
 

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tiebeam_core::NodeName;
-use tiebeam_core::placement::{self, MAX_SLOTS};
+use tiebeam_core::placement::{self, MAX_SLOTS, MAX_WEIGHT, Participant, Policy};
 use tiebeam_core::registry::name::NameError;
 use tiebeam_wire::{Map, Pid, Term};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::ring::{DEFAULT_HANDOVER, DEFAULT_SETTLE, LOOK_FIRST, LOOK_MAX};
+use super::placement::{Operator, Placement, Rebalance, task_settings};
+use super::ring::{DEFAULT_HANDOVER, DEFAULT_RESTARTS, DEFAULT_SETTLE, LOOK_FIRST, LOOK_MAX};
 use super::runner::{ReleaseReason, Work};
-use super::slots::{Manager, Task};
+use super::slots::{Task, TaskMember};
 use crate::cluster::{ClusterHandle, LeadershipError, Name, Token};
 use crate::error::{CallError, SendError};
 use crate::gen_server::{Birth, GenServer, live};
@@ -100,6 +101,10 @@ impl ClusterHandle {
                 most: 1,
                 settle: DEFAULT_SETTLE,
                 handover: DEFAULT_HANDOVER,
+                policy: Policy::default(),
+                participant: Participant::default(),
+                followers: 0,
+                restarts: DEFAULT_RESTARTS,
                 meta: Vec::new(),
             },
         }
@@ -122,12 +127,7 @@ impl ClusterPool {
         self
     }
 
-    /// How long nodes must have neither come nor gone before a worker is placed. Default half a second.
-    #[must_use]
-    pub fn settle(mut self, settle: Duration) -> Self {
-        self.task.settle = settle;
-        self
-    }
+    task_settings!();
 
     /// How long a worker may take that is to end, with all that it was sent; then it is killed. Default five seconds.
     #[must_use]
@@ -152,8 +152,7 @@ impl ClusterPool {
             worker,
             running: Mutex::default(),
         };
-        let manager = self.task.clone().start(work)?;
-        Ok(ClusterPoolMember { manager })
+        self.task.clone().start(work)
     }
 
     /// The workers on all nodes, as far as this node knows. Reads a local table, never waits.
@@ -166,9 +165,10 @@ impl ClusterPool {
         members.into_iter().map(|member| member.pid).collect()
     }
 
-    /// The nodes that take part and do not drain, in order, whether they have a worker or not. Reads a local table, never waits.
+    /// The nodes that may have a worker, in order, whether they have one or not: those that take part, do not drain, and are where the pool may be
+    /// ([`ClusterPool::placement`]). Reads a local table, never waits.
     pub fn members(&self) -> Vec<NodeName> {
-        self.task.nodes().0.into_iter().collect()
+        self.task.eligible()
     }
 
     /// The worker for a route, as far as this node knows.
@@ -305,34 +305,8 @@ impl fmt::Debug for ClusterPool {
     }
 }
 
-/// This node's part in a pool. Clones are the same; dropping them changes nothing.
-#[derive(Clone)]
-pub struct ClusterPoolMember {
-    manager: Manager,
-}
-
-impl ClusterPoolMember {
-    /// Its process: the worker is killed with it.
-    pub fn pid(&self) -> &Pid {
-        &self.manager.pid
-    }
-
-    /// Takes part no more: the worker of this node leaves the pool, does what it was sent, and ends. Returns when that is done.
-    ///
-    /// # Cancel safety
-    /// Once polled, it takes part no more even if the future is dropped.
-    pub async fn drain(&self) {
-        self.manager.drain().await;
-    }
-}
-
-impl fmt::Debug for ClusterPoolMember {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterPoolMember")
-            .field("pid", self.pid())
-            .finish_non_exhaustive()
-    }
-}
+/// This node's part in a pool.
+pub type ClusterPoolMember = TaskMember;
 
 /// Why no worker has answered.
 #[derive(Debug)]

@@ -5,14 +5,16 @@ use std::future::Future;
 use std::time::Duration;
 
 use serde::Serialize;
-use tiebeam_core::placement::{self, MAX_SLOTS};
+use tiebeam_core::NodeName;
+use tiebeam_core::placement::{self, MAX_SLOTS, MAX_WEIGHT, Participant, Policy};
 use tiebeam_core::registry::name::NameError;
-use tiebeam_wire::{Atom, Pid, Term};
+use tiebeam_wire::{Atom, Term};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::placement::{Operator, Placement, Rebalance, task_settings};
 use super::runner::{ReleaseReason, Request, Work};
-use super::slots::{Manager, SlotHolder, Task};
+use super::slots::{SlotHolder, Task, TaskMember};
 use crate::cluster::{ClusterHandle, LeadershipError, Name, Token};
 use crate::error::{CallError, SendError};
 use crate::function::caught;
@@ -22,6 +24,9 @@ use crate::typed;
 
 pub(super) const DEFAULT_SETTLE: Duration = Duration::from_millis(500);
 pub(super) const DEFAULT_HANDOVER: Duration = Duration::from_secs(5);
+
+/// As a supervisor of OTP's behaviour `Supervisor` in Elixir has it.
+pub(super) const DEFAULT_RESTARTS: (u32, Duration) = (3, Duration::from_secs(5));
 
 /// The pauses before the owner of a partition is looked for again.
 pub(super) const LOOK_FIRST: Duration = Duration::from_millis(5);
@@ -38,7 +43,7 @@ pub trait RingHandler: Send + Sync + 'static {
     type Reply: Serialize + Send;
 
     /// The partition is this node's. No other node owns it: the one that did has released it, or lost it. Calls wait until this is done. After
-    /// an error, or a panic, it is called again, a second later.
+    /// an error, or a panic, it is called again, a second later, if that has not happened too often ([`Ring::restarts`]).
     fn on_own(&self, partition: u32, token: Token)
     -> impl Future<Output = Result<(), Term>> + Send;
 
@@ -62,6 +67,19 @@ pub trait RingHandler: Send + Sync + 'static {
         request: Self::Call,
     ) -> impl Future<Output = ()> + Send {
         let _ = (partition, key, request);
+        async {}
+    }
+
+    /// This node follows the partition: it is one of those that are next in line ([`Ring::followers`]), and may keep a copy. Nothing is
+    /// agreed upon: for a while two views may differ, and the owner may be this node already. Default: nothing.
+    fn on_follow(&self, partition: u32) -> impl Future<Output = ()> + Send {
+        let _ = partition;
+        async {}
+    }
+
+    /// This node follows the partition no more, maybe because it is to own it. Default: nothing.
+    fn on_unfollow(&self, partition: u32) -> impl Future<Output = ()> + Send {
+        let _ = partition;
         async {}
     }
 }
@@ -132,6 +150,10 @@ impl ClusterHandle {
                 most: MAX_SLOTS,
                 settle: DEFAULT_SETTLE,
                 handover: DEFAULT_HANDOVER,
+                policy: Policy::default(),
+                participant: Participant::default(),
+                followers: 0,
+                restarts: DEFAULT_RESTARTS,
                 meta: vec![("partitions", Term::from(partitions))],
             },
         }
@@ -139,10 +161,12 @@ impl ClusterHandle {
 }
 
 impl Ring {
-    /// How long nodes must have neither come nor gone before partitions move. Default half a second.
+    task_settings!();
+
+    /// How many nodes follow each partition beside its owner, with [`RingHandler::on_follow`]. The same on all nodes. Default 0.
     #[must_use]
-    pub fn settle(mut self, settle: Duration) -> Self {
-        self.task.settle = settle;
+    pub fn followers(mut self, followers: usize) -> Self {
+        self.task.followers = followers;
         self
     }
 
@@ -163,8 +187,12 @@ impl Ring {
             handler,
             partitions: self.task.slots,
         };
-        let manager = self.task.clone().start(work)?;
-        Ok(RingMember { manager })
+        self.task.clone().start(work)
+    }
+
+    /// The nodes that follow a partition, the first in line first, as far as this node knows. Reads local tables, never waits.
+    pub fn followers_of(&self, partition: u32) -> Vec<NodeName> {
+        self.task.followers_of(partition)
     }
 
     /// The number of partitions.
@@ -261,6 +289,7 @@ impl Ring {
                     Ok(reply) => match refusal(&reply) {
                         Some(Refusal::NotOwner) => {}
                         Some(Refusal::Failed(text)) => return Err(RingError::Failed(text)),
+                        Some(Refusal::BadRequest(why)) => return Err(RingError::BadRequest(why)),
                         None => return Ok(reply),
                     },
                     // It was not asked.
@@ -313,9 +342,10 @@ impl fmt::Debug for Ring {
 enum Refusal {
     NotOwner,
     Failed(String),
+    BadRequest(Term),
 }
 
-/// `{error, {not_owner, Node}}`, or `{error, {failed, Text}}`.
+/// `{error, {not_owner, Node}}`, `{error, {failed, Text}}`, or `{error, {bad_request, Why}}`.
 fn refusal(reply: &Term) -> Option<Refusal> {
     let [error, Term::Tuple(why)] = reply.as_tuple()? else {
         return None;
@@ -323,6 +353,7 @@ fn refusal(reply: &Term) -> Option<Refusal> {
     match why.as_slice() {
         _ if !error.is_atom("error") => None,
         [tag, _] if tag.is_atom("not_owner") => Some(Refusal::NotOwner),
+        [tag, why] if tag.is_atom("bad_request") => Some(Refusal::BadRequest(why.clone())),
         [tag, Term::Binary(text)] if tag.is_atom("failed") => {
             let text = String::from_utf8_lossy(text.as_slice());
             Some(Refusal::Failed(text.into_owned()))
@@ -336,44 +367,8 @@ fn failed(text: String) -> Term {
     Term::tuple([Term::atom("error"), why])
 }
 
-/// This node's part in a ring. Clones are the same; dropping them changes nothing.
-#[derive(Clone)]
-pub struct RingMember {
-    manager: Manager,
-}
-
-impl RingMember {
-    /// Its process, which others call.
-    pub fn pid(&self) -> &Pid {
-        &self.manager.pid
-    }
-
-    /// Looks at once whether partitions should move, without waiting until nodes neither come nor go.
-    pub fn rebalance(&self) {
-        self.manager.rebalance();
-    }
-
-    /// Partitions of this node move, or may have to. Never waits.
-    pub fn is_rebalancing(&self) -> bool {
-        self.manager.is_moving()
-    }
-
-    /// Takes part no more: releases all partitions, in good order. Returns when that is done; the others own them then, or soon.
-    ///
-    /// # Cancel safety
-    /// Once polled, it takes part no more even if the future is dropped.
-    pub async fn drain(&self) {
-        self.manager.drain().await;
-    }
-}
-
-impl fmt::Debug for RingMember {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RingMember")
-            .field("pid", self.pid())
-            .finish_non_exhaustive()
-    }
-}
+/// This node's part in a ring.
+pub type RingMember = TaskMember;
 
 /// Why a ring did not answer.
 #[derive(Debug)]
@@ -388,6 +383,8 @@ pub enum RingError {
     Name(NameError),
     /// The owner failed while it handled the request: what it says.
     Failed(String),
+    /// The request does not fit what the owner's handler takes, and was not handled: why, or the request.
+    BadRequest(Term),
     /// The call failed.
     Call(CallError),
 }
@@ -401,6 +398,7 @@ impl fmt::Display for RingError {
             ),
             Self::Name(error) => error.fmt(f),
             Self::Failed(text) => write!(f, "the owner failed: {text}"),
+            Self::BadRequest(why) => write!(f, "the owner does not take such a request: {why}"),
             Self::Call(error) => error.fmt(f),
         }
     }
@@ -433,7 +431,7 @@ impl<H: RingHandler> Work for Partitions<H> {
             H::Call::from_term(&request).map_err(|misfit| misfit.to_reply())
         } else {
             let why = format!("{key} is no key of partition {slot} of {}", self.partitions);
-            let why = Term::tuple([Term::atom("invalid"), Term::from(why)]);
+            let why = Term::tuple([Term::atom("bad_request"), Term::from(why)]);
             Err(Term::tuple([Term::atom("error"), why]))
         };
         let reply = match (call, &from) {
@@ -450,6 +448,13 @@ impl<H: RingHandler> Work for Partitions<H> {
         if let Some(from) = from {
             // Whoever asked may be gone.
             let _ = from.reply_term_paced(reply).await;
+        }
+    }
+
+    async fn follow(&self, slot: u32, follows: bool) {
+        match follows {
+            true => self.handler.on_follow(slot).await,
+            false => self.handler.on_unfollow(slot).await,
         }
     }
 

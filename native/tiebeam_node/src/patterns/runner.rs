@@ -1,13 +1,14 @@
 //! What happens to a slot on the node that holds it: it is owned, used, and released.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tiebeam_wire::Term;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::cluster::Token;
@@ -41,6 +42,12 @@ pub(super) trait Work: Send + Sync + 'static {
         async {}
     }
 
+    /// This node follows the slot, or no longer does.
+    fn follow(&self, slot: u32, follows: bool) -> impl Future<Output = ()> + Send {
+        let _ = (slot, follows);
+        async {}
+    }
+
     /// The slot is another's soon, or now.
     fn release(&self, slot: u32, reason: ReleaseReason) -> impl Future<Output = ()> + Send;
 }
@@ -65,7 +72,60 @@ pub enum ReleaseReason {
     Drain,
 }
 
-/// Runs a slot until it is told to release it, or that it is lost; which of the two it was in the end.
+/// Counts what is tried again, as a supervisor does its restarts.
+pub(super) struct Restarts {
+    most: u32,
+    period: Duration,
+    times: Mutex<VecDeque<Instant>>,
+}
+
+impl Restarts {
+    pub(super) fn new((most, period): (u32, Duration)) -> Self {
+        Self {
+            most,
+            period,
+            times: Mutex::default(),
+        }
+    }
+
+    /// Counts one more; whether that is still allowed.
+    fn another(&self) -> bool {
+        let now = Instant::now();
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.retain(|at| now.duration_since(*at) <= self.period);
+        times.push_back(now);
+        times.len() <= self.most as usize
+    }
+}
+
+/// Tells which slots are followed, until there is nobody who says so. What is told of one slot comes one after the other.
+pub(super) async fn follow<W: Work>(work: Arc<W>, mut followed: watch::Receiver<BTreeSet<u32>>) {
+    let mut told = BTreeSet::new();
+    let mut last = false;
+    loop {
+        let wanted = match last {
+            true => BTreeSet::new(),
+            false => followed.borrow_and_update().clone(),
+        };
+        let mut calls = JoinSet::new();
+        for slot in wanted.symmetric_difference(&told).copied() {
+            let (work, follows) = (Arc::clone(&work), wanted.contains(&slot));
+            calls.spawn(async move {
+                if let Err(why) = caught(work.follow(slot, follows)).await {
+                    warn!(slot, "what follows it has failed: {why}");
+                }
+            });
+        }
+        while calls.join_next().await.is_some() {}
+        told = wanted;
+        if last {
+            return;
+        }
+        last = followed.changed().await.is_err();
+    }
+}
+
+/// Runs a slot until it is told to release it, or that it is lost; which of the two it was in the end. An error is what failed too often.
 ///
 /// Dropped, everything that it runs is given up.
 pub(super) async fn run<W: Work>(
@@ -73,8 +133,8 @@ pub(super) async fn run<W: Work>(
     (slot, token): (u32, Token),
     mut told: watch::Receiver<Option<ReleaseReason>>,
     mut requests: mpsc::Receiver<Request>,
-    handover: Duration,
-) -> ReleaseReason {
+    (handover, restarts): (Duration, &Restarts),
+) -> Result<ReleaseReason, Term> {
     let mut calls = JoinSet::new();
     let mut own = true;
     let reason = loop {
@@ -92,6 +152,9 @@ pub(super) async fn run<W: Work>(
                 () = too_late => Err(Term::atom("timeout")),
             };
             if let Err(why) = owned {
+                if !restarts.another() {
+                    return Err(why);
+                }
                 warn!(slot, "is tried again: {why}");
                 tokio::select! {
                     biased;
@@ -114,7 +177,12 @@ pub(super) async fn run<W: Work>(
                     }
                 });
             }
-            () = work.hold(slot) => own = true,
+            () = work.hold(slot) => {
+                own = true;
+                if !restarts.another() {
+                    return Err(Term::atom("shutdown"));
+                }
+            }
         }
     };
     requests.close();
@@ -136,13 +204,13 @@ pub(super) async fn run<W: Work>(
     let release = caught(work.release(slot, reason));
     if reason == ReleaseReason::Lost {
         let _ = timeout(LOST, release).await;
-        return reason;
+        return Ok(reason);
     }
     tokio::select! {
         biased;
         // Nothing orderly is as short as the time until another node has it.
-        () = lost(&mut told) => ReleaseReason::Lost,
-        _ = timeout(handover, release) => reason,
+        () = lost(&mut told) => Ok(ReleaseReason::Lost),
+        _ = timeout(handover, release) => Ok(reason),
     }
 }
 

@@ -7,28 +7,33 @@
 //! | the claim of a slot | `{ring, Name, Slot}` or `{pool, Name, Slot}`; its value is `{Pid, #{}}`, the process that is asked about the slot |
 //! | the task, for [`placement::plan`] | `{ring, Name}` or `{pool, Name}` |
 //!
-//! It looks at the tables now and then. When what it sees has not changed for a while, and there is a leader, it does what the plan says;
-//! the next plan waits until that is done. A slot is claimed before it is run, and given back after that has ended.
+//! It looks at the tables when they have changed. When what it sees has not changed for a while, and there is a leader, it does what its turn says;
+//! the next turn waits until that is done. A slot is claimed before it is run, and given back after that has ended.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tiebeam_core::NodeName;
-use tiebeam_core::placement;
+use tiebeam_core::placement::{self, MAX_PINS, Moves, Participant, Policy};
 use tiebeam_wire::{Atom, Map, Pid, Term};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
-use super::runner::{self, MAX_CALLS, ReleaseReason, Request, Work, not_owner};
+use super::placement::{Order, Participation, describe, participant};
+use super::runner::{self, MAX_CALLS, ReleaseReason, Request, Restarts, Work, not_owner};
 use crate::cluster::{Claims, ClusterHandle, LeadershipError, Name, Token, Wanted, lost_claim};
 use crate::node::Node;
-use crate::process::{Process, Signal};
+use crate::process::{Process, ReplyTo, Signal};
 
-/// How often it looks: a fraction of the shortest time that others need to see that a node is gone.
+/// The shortest time between two looks: a fraction of the shortest one that others need to see that a node is gone.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// The longest one. What it looks for is told; but what did not come about, such as a group that was not joined, is tried again.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// How long a question for a claim waits.
 const WAIT: Duration = Duration::from_secs(5);
@@ -59,7 +64,15 @@ pub(super) struct Task {
     pub(super) most: usize,
     pub(super) settle: Duration,
     pub(super) handover: Duration,
-    /// What the node says of itself, and that it is not draining.
+    /// Which nodes it may be on, and how it moves.
+    pub(super) policy: Policy,
+    /// What the node says of itself at first.
+    pub(super) participant: Participant,
+    /// How many nodes follow each slot.
+    pub(super) followers: usize,
+    /// How often what a slot runs may fail, and in which time.
+    pub(super) restarts: (u32, Duration),
+    /// What all nodes must say alike.
     pub(super) meta: Vec<(&'static str, Term)>,
 }
 
@@ -100,32 +113,40 @@ impl Task {
         })
     }
 
-    /// The nodes that take slots, and whether all of them mean the same by it.
-    pub(super) fn nodes(&self) -> (BTreeSet<NodeName>, bool) {
-        let own: Map = self
-            .meta
-            .iter()
-            .map(|(key, value)| (Term::atom(key), value.clone()))
-            .collect();
-        let (mut nodes, mut alike) = (BTreeSet::new(), true);
-        for member in self.cluster.groups().members(self.group()) {
-            // What is no map says nothing.
-            let Ok(Term::Map(meta)) = member.meta_term() else {
-                continue;
+    /// What all managers say: their metadata. What is no map says nothing.
+    fn said(&self) -> impl Iterator<Item = (Pid, Map)> {
+        let members = self.cluster.groups().members(self.group()).into_iter();
+        members.filter_map(|member| match member.meta_term() {
+            Ok(Term::Map(meta)) => Some((member.pid, meta)),
+            _ => None,
+        })
+    }
+
+    /// The nodes that take part, in no order, and their managers.
+    pub(super) fn participations(&self) -> Vec<Participation> {
+        let of = |(pid, meta): (Pid, Map)| Participation {
+            pid,
+            participant: participant(&meta),
+        };
+        self.said().map(of).collect()
+    }
+
+    /// The nodes that take part, and whether all of them mean the same by it.
+    pub(super) fn nodes(&self) -> (BTreeMap<NodeName, Participant>, bool) {
+        let (mut nodes, mut alike) = (BTreeMap::new(), true);
+        for (pid, meta) in self.said() {
+            let says = |(key, value): &(&'static str, Term)| {
+                let said = meta.get(&Term::atom(key));
+                said.is_none_or(|said| said == value)
             };
-            alike &= own
-                .iter()
-                .all(|(key, value)| meta.get(key).is_none_or(|said| said == value));
-            let drains = meta.get(&Term::atom("draining"));
-            if drains.is_none_or(|drains| !drains.is_atom("true"))
-                && let Ok(node) = NodeName::parse(member.pid.node.as_str())
-            {
-                nodes.insert(node);
+            alike &= self.meta.iter().all(says);
+            if let Ok(node) = NodeName::parse(pid.node.as_str()) {
+                nodes.insert(node, participant(&meta));
             }
         }
         if let Some(other) = &self.away_from {
             let others = self.cluster.groups().members(Self::workers(other));
-            nodes.retain(|node| {
+            nodes.retain(|node, _| {
                 others
                     .iter()
                     .all(|other| other.pid.node.as_str() != node.as_str())
@@ -134,8 +155,50 @@ impl Task {
         (nodes, alike)
     }
 
+    fn task_name(&self) -> Name {
+        Name::from((Atom::of(self.kind), &self.name))
+    }
+
+    fn holders(&self) -> Vec<Option<NodeName>> {
+        let holder = |slot| NodeName::parse(self.holder(slot)?.pid.node.as_str()).ok();
+        (0..self.slots).map(holder).collect()
+    }
+
+    /// Calls `read` with what is to be said of a view of it.
+    fn with_view<T>(
+        &self,
+        nodes: &BTreeMap<NodeName, Participant>,
+        holders: &[Option<NodeName>],
+        read: impl FnOnce(placement::View<'_>) -> T,
+    ) -> T {
+        let name = self.task_name();
+        read(placement::View {
+            task: placement::Task {
+                name: name.bytes(),
+                most: self.most,
+            },
+            policy: &self.policy,
+            holders,
+            participants: nodes,
+        })
+    }
+
+    /// The nodes that may have slots, in order. Reads local tables.
+    pub(super) fn eligible(&self) -> Vec<NodeName> {
+        let (nodes, _) = self.nodes();
+        self.with_view(&nodes, &[], |view| view.eligible().cloned().collect())
+    }
+
+    /// The nodes that follow a slot, the first one first. Reads local tables.
+    pub(super) fn followers_of(&self, slot: u32) -> Vec<NodeName> {
+        let (nodes, _) = self.nodes();
+        self.with_view(&nodes, &self.holders(), |view| {
+            view.followers(slot as usize, self.followers)
+        })
+    }
+
     /// Starts the node's process.
-    pub(super) fn start<W: Work>(self, work: W) -> Result<Manager, LeadershipError> {
+    pub(super) fn start<W: Work>(self, work: W) -> Result<TaskMember, LeadershipError> {
         self.slot(self.slots)
             .check()
             .map_err(LeadershipError::Name)?;
@@ -161,7 +224,7 @@ impl Task {
         let cluster = self.cluster.clone();
         let driver = Driver {
             view: View {
-                nodes: BTreeSet::new(),
+                nodes: BTreeMap::new(),
                 holders: vec![None; self.slots as usize],
                 led: false,
                 alike: true,
@@ -169,6 +232,13 @@ impl Task {
             own,
             work: Arc::new(work),
             jobs: JoinSet::new(),
+            restarts: Arc::new(Restarts::new(self.restarts)),
+            origin: Instant::now(),
+            moves: Moves::default(),
+            again: None,
+            participant: self.participant.clone(),
+            followed: None,
+            failed: None,
             claimant,
             slots: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -185,7 +255,7 @@ impl Task {
             task: self,
         };
         let pid = node.run(process, |process| driver.run(process));
-        Ok(Manager {
+        Ok(TaskMember {
             pid,
             cluster,
             commands,
@@ -194,37 +264,73 @@ impl Task {
     }
 }
 
-/// A handle of the node's process.
+/// This node's part in a ring or a pool. Clones are the same; dropping them changes nothing.
 #[derive(Clone)]
-pub(super) struct Manager {
-    pub(super) pid: Pid,
+pub struct TaskMember {
+    pid: Pid,
     cluster: ClusterHandle,
     commands: mpsc::UnboundedSender<Command>,
     moving: watch::Receiver<bool>,
 }
 
-impl Manager {
-    pub(super) fn rebalance(&self) {
+impl TaskMember {
+    /// Its process, which others call; what it runs ends with it. It ends by itself where a handler, or a worker, fails too often.
+    pub fn pid(&self) -> &Pid {
+        &self.pid
+    }
+
+    /// Looks at once whether slots of this node should move, without waiting until nodes neither come nor go.
+    pub fn rebalance(&self) {
         // An error: it has ended.
         let _ = self.commands.send(Command::Rebalance);
     }
 
-    pub(super) async fn drain(&self) {
+    /// Slots of this node move, or may have to. Never waits.
+    pub fn is_rebalancing(&self) -> bool {
+        *self.moving.borrow()
+    }
+
+    /// Takes part no more: releases all slots, in good order. A partition is another node's then, or soon; a worker has left the pool, done what it was
+    /// sent, and ended. Returns when that is done.
+    ///
+    /// # Cancel safety
+    /// Once polled, it takes part no more even if the future is dropped.
+    pub async fn drain(&self) {
         let (drained, is_drained) = oneshot::channel();
         if self.commands.send(Command::Drain(drained)).is_ok() {
             let _ = is_drained.await;
         }
         self.cluster.node().wait_for_end(&self.pid).await;
     }
+}
 
-    pub(super) fn is_moving(&self) -> bool {
-        *self.moving.borrow()
+impl fmt::Debug for TaskMember {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskMember")
+            .field("pid", self.pid())
+            .finish_non_exhaustive()
     }
 }
 
 enum Command {
     Rebalance,
     Drain(oneshot::Sender<()>),
+}
+
+/// Who waits until it is drained.
+enum Drainer {
+    Handle(oneshot::Sender<()>),
+    Process(ReplyTo),
+}
+
+impl Drainer {
+    /// Whoever waited may be gone.
+    fn tell(self) {
+        match self {
+            Self::Handle(drained) => drop(drained.send(())),
+            Self::Process(from) => drop(from.reply_term(Term::atom("ok"))),
+        }
+    }
 }
 
 /// A slot that this node holds.
@@ -237,7 +343,7 @@ struct Slot {
 /// What the tables say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct View {
-    nodes: BTreeSet<NodeName>,
+    nodes: BTreeMap<NodeName, Participant>,
     holders: Vec<Option<NodeName>>,
     led: bool,
     alike: bool,
@@ -245,8 +351,10 @@ struct View {
 
 enum Done {
     Asked(u32, Result<Token, LeadershipError>),
-    Ended(u32, Token, ReleaseReason),
+    Ended(u32, Token, Result<ReleaseReason, Term>),
     Returned(u32, Token),
+    /// Who follows is told no more.
+    Unfollowed,
 }
 
 struct Driver<W> {
@@ -268,9 +376,21 @@ struct Driver<W> {
     since: Instant,
     planned: bool,
     pause_until: Option<Instant>,
-    /// Whether the others know of this node, and whether it drains.
-    joined: Option<bool>,
-    drains: Option<Vec<oneshot::Sender<()>>>,
+    /// Counts what failed.
+    restarts: Arc<Restarts>,
+    /// Of the core's time.
+    origin: Instant,
+    /// What the last turn left to remember, and when there is another one.
+    moves: Moves,
+    again: Option<Instant>,
+    /// What is to be known of this node, and what the others know.
+    participant: Participant,
+    joined: Option<Participant>,
+    /// The slots that this node follows.
+    followed: Option<watch::Sender<BTreeSet<u32>>>,
+    drains: Option<Vec<Drainer>>,
+    /// What failed too often: it ends with this, once all is released.
+    failed: Option<Term>,
     complained: bool,
     commands: mpsc::UnboundedReceiver<Command>,
     moving: watch::Sender<bool>,
@@ -278,9 +398,18 @@ struct Driver<W> {
 
 impl<W: Work> Driver<W> {
     async fn run(mut self, mut process: Process) -> Result<(), Term> {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let claims = self.task.claims.clone();
+        let mut news = self.task.cluster.placement_news();
+        let (mut looked, mut next_look) = (Instant::now(), Instant::now());
+        if self.task.followers > 0 {
+            let (follow, followed) = watch::channel(BTreeSet::new());
+            self.followed = Some(follow);
+            let work = Arc::clone(&self.work);
+            self.jobs.spawn(async move {
+                runner::follow(work, followed).await;
+                Done::Unfollowed
+            });
+        }
         loop {
             tokio::select! {
                 biased;
@@ -294,29 +423,26 @@ impl<W: Work> Driver<W> {
                 },
                 // Nobody would say what is lost.
                 () = claims.ended() => {
+                    self.followed = None;
                     self.lose_all().await;
                     return Err(LeadershipError::Ended.reason());
                 }
                 Some(done) = self.jobs.join_next() => match done {
-                    Ok(done) => self.done(done, process.pid())?,
+                    Ok(done) => self.done(done, process.pid()).await?,
                     // Not of a slot: what a slot does is caught.
                     Err(error) => return Err(Term::from(error.to_string())),
                 },
                 Some(command) = self.commands.recv() => match command {
-                    Command::Rebalance if self.task.local => {}
                     Command::Rebalance => self.plan(process.pid(), true),
                     Command::Drain(drained) => {
-                        self.drains.get_or_insert_default().push(drained);
-                        self.queue.clear();
-                        self.join(process.pid()).await;
-                        self.slots.values().for_each(|slot| tell(slot, ReleaseReason::Drain));
+                        self.drain(Some(Drainer::Handle(drained)), process.pid()).await;
                     }
                 },
                 signal = process.recv() => match signal {
-                    Some(signal) => self.receive(signal),
+                    Some(signal) => self.receive(signal, process.pid()).await,
                     None => return Ok(()),
                 },
-                _ = looks.tick() => {
+                () = sleep_until(next_look) => {
                     self.join(process.pid()).await;
                     if !self.task.local {
                         self.look();
@@ -324,43 +450,80 @@ impl<W: Work> Driver<W> {
                     } else if self.slots.is_empty() && self.drains.is_none() {
                         self.hold(0, Token(0));
                     }
+                    looked = Instant::now();
+                }
+                () = news.changed() => {
+                    next_look = next_look.min(looked + LOOK);
+                    continue;
                 }
             }
+            next_look = self.next_look(looked);
             if let Some(drained) = &mut self.drains
                 && self.slots.is_empty()
                 && self.asked == 0
             {
+                let drained = std::mem::take(drained);
+                // Those that follow are told so; not for ever.
+                self.followed = None;
+                let unfollowed = async {
+                    while let Some(done) = self.jobs.join_next().await {
+                        if matches!(done, Ok(Done::Unfollowed)) {
+                            break;
+                        }
+                    }
+                };
+                if self.task.followers > 0 {
+                    let _ = tokio::time::timeout(self.task.handover, unfollowed).await;
+                }
                 // What is not left is over with the process.
                 let groups = self.task.cluster.groups();
                 let _ = groups.leave(self.task.group(), process.pid()).await;
-                // Whoever waited may be gone.
-                for drained in drained.drain(..) {
-                    let _ = drained.send(());
-                }
-                return Ok(());
+                drained.into_iter().for_each(Drainer::tell);
+                return self.failed.map_or(Ok(()), Err);
             }
         }
     }
 
+    /// When it looks again, if nothing is told: where something is due, or did not come about.
+    fn next_look(&self, looked: Instant) -> Instant {
+        let settled = (!self.planned).then_some(self.since + self.task.settle);
+        let due = settled.into_iter().chain(self.again).min();
+        let longest = looked + LOOK_MAX;
+        due.map_or(longest, |due| due.min(longest))
+            .max(looked + LOOK)
+    }
+
+    /// Releases all, and ends then.
+    async fn drain(&mut self, drainer: Option<Drainer>, own: &Pid) {
+        self.drains.get_or_insert_default().extend(drainer);
+        self.participant.draining = true;
+        self.queue.clear();
+        self.join(own).await;
+        self.slots
+            .values()
+            .for_each(|slot| tell(slot, ReleaseReason::Drain));
+    }
+
     /// Says what is to be known of this node, if the others do not know it yet.
     async fn join(&mut self, own: &Pid) {
-        let drains = self.drains.is_some();
-        if self.joined == Some(drains) {
+        if self.joined.as_ref() == Some(&self.participant) {
             return;
         }
         let mut meta = Map::new();
         for (key, value) in &self.task.meta {
             meta.insert(Term::atom(key), value.clone());
         }
-        if drains {
-            meta.insert(Term::atom("draining"), Term::atom("true"));
+        if self.task.followers > 0 {
+            let followers = Term::from(self.task.followers as u32);
+            meta.insert(Term::atom("followers"), followers);
         }
+        describe(&self.participant, &mut meta);
         let groups = self.task.cluster.groups();
         match groups
             .join_term(self.task.group(), own, &Term::from(meta))
             .await
         {
-            Ok(()) => self.joined = Some(drains),
+            Ok(()) => self.joined = Some(self.participant.clone()),
             Err(error) => debug!(task = %self.task.group(), "is not known to the others: {error}"),
         }
     }
@@ -392,8 +555,9 @@ impl<W: Work> Driver<W> {
 
     // ---- what was asked and what ended
 
-    fn done(&mut self, done: Done, own: &Pid) -> Result<(), Term> {
+    async fn done(&mut self, done: Done, own: &Pid) -> Result<(), Term> {
         match done {
+            Done::Unfollowed => {}
             Done::Asked(slot, answer) => {
                 self.asked -= 1;
                 match answer {
@@ -422,19 +586,23 @@ impl<W: Work> Driver<W> {
                 self.planned = false;
                 self.ask(own);
             }
-            Done::Ended(slot, token, reason)
-                if self.task.local || reason == ReleaseReason::Lost =>
-            {
-                self.forget(slot, token);
-            }
-            Done::Ended(slot, token, _) => {
-                let (claims, name) = (self.task.claims.clone(), self.task.slot(slot));
-                self.jobs.spawn(async move {
-                    if let Err(error) = claims.release(&name, token, RELEASE).await {
-                        debug!(%name, %token, "is being given back: {error}");
-                    }
-                    Done::Returned(slot, token)
-                });
+            Done::Ended(slot, token, ended) => {
+                if let Err(why) = &ended {
+                    warn!(task = %self.task.group(), "takes no part any more, for it failed too often: {why}");
+                    self.failed = Some(why.clone());
+                    self.drain(None, own).await;
+                }
+                if self.task.local || ended == Ok(ReleaseReason::Lost) {
+                    self.forget(slot, token);
+                } else {
+                    let (claims, name) = (self.task.claims.clone(), self.task.slot(slot));
+                    self.jobs.spawn(async move {
+                        if let Err(error) = claims.release(&name, token, RELEASE).await {
+                            debug!(%name, %token, "is being given back: {error}");
+                        }
+                        Done::Returned(slot, token)
+                    });
+                }
             }
             Done::Returned(slot, token) => self.forget(slot, token),
         }
@@ -466,9 +634,11 @@ impl<W: Work> Driver<W> {
         }
         self.slots.insert(slot, held);
         let (work, handover) = (Arc::clone(&self.work), self.task.handover);
+        let restarts = Arc::clone(&self.restarts);
         self.jobs.spawn(async move {
-            let reason = runner::run(work, (slot, token), is_told, requested, handover).await;
-            Done::Ended(slot, token, reason)
+            let limits = (handover, &*restarts);
+            let ended = runner::run(work, (slot, token), is_told, requested, limits).await;
+            Done::Ended(slot, token, ended)
         });
     }
 
@@ -510,6 +680,9 @@ impl<W: Work> Driver<W> {
             led: self.task.cluster.leader().current().is_some(),
         };
         if view != self.view {
+            if let Some(follow) = self.followed.as_ref().filter(|_| alike) {
+                self.follow(follow, &view);
+            }
             self.view = view;
             self.since = Instant::now();
             self.planned = false;
@@ -521,27 +694,63 @@ impl<W: Work> Driver<W> {
         self.tell_moving();
     }
 
+    /// Says which slots this node follows.
+    fn follow(&self, follow: &watch::Sender<BTreeSet<u32>>, view: &View) {
+        let most = self.task.followers;
+        let follows = |view: &placement::View<'_>, slot: &u32| {
+            view.followers(*slot as usize, most).contains(&self.own)
+        };
+        let followed: BTreeSet<u32> = match self.drains {
+            Some(_) => BTreeSet::new(),
+            None => self.task.with_view(&view.nodes, &view.holders, |view| {
+                (0..self.task.slots)
+                    .filter(|slot| follows(&view, slot))
+                    .collect()
+            }),
+        };
+        follow.send_if_modified(|was| {
+            let changed = *was != followed;
+            *was = followed;
+            changed
+        });
+    }
+
     /// Whether nothing of an earlier plan is under way.
     fn is_idle(&self) -> bool {
         let released = |slot: &Slot| slot.told.borrow().is_some();
         self.asked == 0 && self.queue.is_empty() && !self.slots.values().any(released)
     }
 
-    fn plan(&mut self, own: &Pid, at_once: bool) {
+    fn plan(&mut self, own: &Pid, by_hand: bool) {
+        if self.task.local {
+            return;
+        }
         let now = Instant::now();
-        let quiet = at_once || now >= self.since + self.task.settle;
+        if by_hand {
+            // It is carried out as soon as it can be.
+            self.moves.by_hand = true;
+            self.planned = false;
+        }
+        if self.again.is_some_and(|again| now >= again) {
+            self.again = None;
+            self.planned = false;
+        }
+        let quiet = self.moves.by_hand || now >= self.since + self.task.settle;
         let pauses = self.pause_until.is_some_and(|until| now < until);
         let may = self.view.led && self.view.alike && self.drains.is_none();
         if self.planned || !quiet || pauses || !may || !self.is_idle() {
             return;
         }
-        let name = Name::from((Atom::of(self.task.kind), &self.task.name));
-        let task = placement::Task {
-            name: name.bytes(),
-            most: self.task.most,
-        };
         let View { nodes, holders, .. } = &self.view;
-        let plan = placement::plan(task, holders, nodes, &self.own);
+        let micros = now.duration_since(self.origin).as_micros() as u64;
+        let at = tiebeam_core::Instant::from_micros(micros);
+        let plan = self.task.with_view(nodes, holders, |view| {
+            view.turn(&self.own, at, &self.moves, false)
+        });
+        self.moves = plan.moves;
+        self.again = plan
+            .again
+            .map(|again| self.origin + Duration::from_micros(again.as_micros()));
         for slot in plan.release {
             if let Some(slot) = self.slots.get(&(slot as u32)) {
                 tell(slot, ReleaseReason::Rebalance);
@@ -562,8 +771,51 @@ impl<W: Work> Driver<W> {
 
     // ---- requests
 
-    /// `{ring_call, Slot, Key, Request}`, or a cast `{ring_cast, Slot, Key, Request}`.
-    fn receive(&mut self, signal: Signal) {
+    /// What an operator asks for.
+    async fn carry_out(&mut self, order: Order, from: ReplyTo, own: &Pid) {
+        let reply = match order {
+            Order::Drain => return self.drain(Some(Drainer::Process(from)), own).await,
+            Order::Rebalance => {
+                if !self.task.local {
+                    self.look();
+                    self.plan(own, true);
+                }
+                Term::atom("ok")
+            }
+            order => match self.refusal(&order) {
+                Some(why) => Term::tuple([Term::atom("error"), Term::atom(why)]),
+                None => {
+                    order.change(&mut self.participant);
+                    // The next look tries it again if it is not known yet.
+                    self.join(own).await;
+                    Term::atom("ok")
+                }
+            },
+        };
+        // Whoever asked may be gone.
+        let _ = from.reply_term(reply);
+    }
+
+    /// Why it cannot be.
+    fn refusal(&self, order: &Order) -> Option<&'static str> {
+        let Order::Pin(slot) = order else {
+            return None;
+        };
+        let pinned = &self.participant.pinned;
+        let eligible = || self.task.eligible().contains(&self.own);
+        match () {
+            () if self.task.local || *slot >= self.task.slots as usize => Some("no_such_slot"),
+            () if pinned.contains(slot) => None,
+            () if self.participant.draining => Some("draining"),
+            () if self.participant.cordoned => Some("cordoned"),
+            () if pinned.len() >= MAX_PINS.min(self.task.most) => Some("too_many_pins"),
+            () if self.joined.is_some() && !eligible() => Some("not_eligible"),
+            () => None,
+        }
+    }
+
+    /// `{ring_call, Slot, Key, Request}`, or a cast `{ring_cast, Slot, Key, Request}`; or an operator's order.
+    async fn receive(&mut self, signal: Signal, own: &Pid) {
         let (request, from) = match signal {
             Signal::Call(call) => {
                 let (request, from) = call.into_parts();
@@ -572,7 +824,13 @@ impl<W: Work> Driver<W> {
             Signal::Cast(request) => (request, None),
             _ => return,
         };
-        let refuse = |from: Option<crate::process::ReplyTo>, why| {
+        if from.is_some()
+            && let Some(order) = Order::parse(&request)
+            && let Some(from) = from
+        {
+            return self.carry_out(order, from, own).await;
+        }
+        let refuse = |from: Option<ReplyTo>, why| {
             if let Some(from) = from {
                 // Whoever asked may be gone.
                 let _ = from.reply_term(why);
@@ -584,15 +842,16 @@ impl<W: Work> Driver<W> {
         } else {
             "ring_cast"
         };
-        let parsed = match request {
-            Term::Tuple(elements) => <[Term; 4]>::try_from(elements).ok(),
+        let parsed = match request.as_tuple() {
+            Some([of, slot, key, asked]) if of.is_atom(tag) => {
+                let slot = slot.as_integer().and_then(|slot| u32::try_from(slot).ok());
+                slot.map(|slot| (slot, key.clone(), asked.clone()))
+            }
             _ => None,
         };
-        let Some((slot, key, request)) = parsed.and_then(|[of, slot, key, request]| {
-            let slot = u32::try_from(slot.as_integer()?).ok()?;
-            of.is_atom(tag).then_some((slot, key, request))
-        }) else {
-            return refuse(from, error("unknown_request"));
+        let Some((slot, key, request)) = parsed else {
+            let why = Term::tuple([Term::atom("bad_request"), request]);
+            return refuse(from, Term::tuple([Term::atom("error"), why]));
         };
         let Some(held) = self.slots.get(&slot) else {
             let holder = self.task.holder(slot);
