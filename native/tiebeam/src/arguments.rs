@@ -52,6 +52,30 @@ pub(crate) enum Command {
     Kv(KvArguments),
     /// Show the locks that are held and by which processes, as a member has them in its table.
     Locks(MembersArguments),
+    /// Have the leader hand over to another voter, through any member.
+    ///
+    /// Exits with 0 once another node leads.
+    Stepdown(StepDownArguments),
+    /// Show the rings and which nodes take part in them, as a member has them in its table.
+    Rings(MembersArguments),
+    /// Show the pools and which nodes take part in them, as a member has them in its table.
+    Pools(MembersArguments),
+    /// Move a partition of a ring, or a replica of a pool, to a node, and keep it there.
+    Move(MoveArguments),
+    /// Have all nodes of a ring or a pool move at once what an even spread asks for.
+    Rebalance(RebalanceArguments),
+    /// Have a node take no new partitions and replicas; it keeps what it has.
+    Cordon(NodeOrderArguments),
+    /// End a cordon.
+    Uncordon(NodeOrderArguments),
+    /// Have a node give up its partitions and workers in good order, and take part no more.
+    ///
+    /// Waits until that is done: give it the --timeout that it needs.
+    Drain(NodeOrderArguments),
+    /// Set the share of a node in rings and pools, as against those of others.
+    Weight(WeightArguments),
+    /// Give a node labels in rings and pools, or take them away.
+    Label(LabelArguments),
     /// Watch the cluster through one of its members: who is there, what happens, how busy that member is.
     ///
     /// In a terminal a page that keeps itself up to date; otherwise a line per event, after one per member. Ends at
@@ -217,6 +241,116 @@ pub(crate) struct RegistryArguments {
     /// Print a JSON array of objects instead of a table; terms are written in Erlang syntax.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StepDownArguments {
+    #[command(flatten)]
+    pub(crate) member: MemberArguments,
+    /// The voter that shall lead; if not given, the one that can take over first.
+    #[arg(long, value_name = "NAME@HOST")]
+    pub(crate) to: Option<String>,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What is spread over nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TaskKind {
+    Ring,
+    Pool,
+}
+
+impl std::fmt::Display for TaskKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ring => "ring",
+            Self::Pool => "pool",
+        })
+    }
+}
+
+/// One ring or pool.
+#[derive(Debug, Args)]
+pub(crate) struct WhatArguments {
+    /// Which of the two.
+    #[arg(value_enum)]
+    pub(crate) kind: TaskKind,
+    /// Its name: the text of an atom or a binary, or any term in Erlang syntax.
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RebalanceArguments {
+    #[command(flatten)]
+    pub(crate) member: MemberArguments,
+    #[command(flatten)]
+    pub(crate) what: WhatArguments,
+    /// Print a JSON array of the nodes that were told.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MoveArguments {
+    #[command(flatten)]
+    pub(crate) member: MemberArguments,
+    #[command(flatten)]
+    pub(crate) what: WhatArguments,
+    /// The number of the partition or the replica, from 0.
+    pub(crate) slot: u32,
+    /// Where it shall be.
+    #[arg(long, value_name = "NAME@HOST")]
+    pub(crate) to: String,
+    /// Print a JSON array of the nodes that were told.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// An order to one node.
+#[derive(Debug, Args)]
+pub(crate) struct NodeOrderArguments {
+    #[command(flatten)]
+    pub(crate) member: MemberArguments,
+    /// In this ring only; if neither this nor --pool is given, in all rings and pools.
+    #[arg(long, value_name = "NAME", conflicts_with = "pool")]
+    pub(crate) ring: Option<String>,
+    /// In this pool only.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: Option<String>,
+    /// Print a JSON array of the rings and pools of the node.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WeightArguments {
+    #[command(flatten)]
+    pub(crate) on: NodeOrderArguments,
+    /// 1 to 1000; a node that says nothing has 100.
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) weight: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LabelArguments {
+    #[command(flatten)]
+    pub(crate) on: NodeOrderArguments,
+    /// KEY=VALUE gives a label, KEY- takes it away.
+    #[arg(required = true, value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) labels: Vec<(String, Option<String>)>,
+}
+
+fn label(text: &str) -> Result<(String, Option<String>), String> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), Some(value.to_owned()))),
+        None => match text.strip_suffix('-') {
+            Some(key) => Ok((key.to_owned(), None)),
+            None => Err("write KEY=VALUE, or KEY- to take it away".to_owned()),
+        },
+    }
 }
 
 #[derive(Debug, Args)]

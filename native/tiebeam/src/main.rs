@@ -20,7 +20,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, TaskKind};
 use crate::failure::Failure;
 
 /// Most threads that run tasks. What the program does itself waits for sockets; more threads would cost memory and
@@ -61,6 +61,16 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             Command::Names(arguments) => commands::names::run(arguments).await,
             Command::Groups(arguments) => commands::groups::run(arguments).await,
             Command::Ping(arguments) => commands::ping::run(arguments).await,
+            Command::Rings(arguments) => commands::placement::list(TaskKind::Ring, arguments).await,
+            Command::Pools(arguments) => commands::placement::list(TaskKind::Pool, arguments).await,
+            Command::Move(arguments) => commands::placement::relocate(arguments).await,
+            Command::Rebalance(arguments) => commands::placement::rebalance(arguments).await,
+            Command::Cordon(arguments) => commands::placement::order("cordon", arguments).await,
+            Command::Uncordon(arguments) => commands::placement::order("uncordon", arguments).await,
+            Command::Drain(arguments) => commands::placement::order("drain", arguments).await,
+            Command::Weight(arguments) => commands::placement::weigh(arguments).await,
+            Command::Label(arguments) => commands::placement::label(arguments).await,
+            Command::Stepdown(arguments) => commands::stepdown::run(arguments).await,
             Command::Rpc(arguments) => commands::rpc::run(arguments).await,
             Command::Watch(arguments) => commands::watch::run(arguments).await,
         }

@@ -9,5 +9,7 @@ pub(crate) mod members;
 pub(crate) mod names;
 pub(crate) mod node;
 pub(crate) mod ping;
+pub(crate) mod placement;
 pub(crate) mod rpc;
+pub(crate) mod stepdown;
 pub(crate) mod watch;

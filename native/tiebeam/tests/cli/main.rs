@@ -1081,6 +1081,115 @@ fn what_was_put_survives_the_leader_and_a_restart() {
 }
 
 #[test]
+fn leadership_is_handed_over_and_partitions_are_placed_by_hand() {
+    let (host, directory) = (Host::new(), Directory::new());
+    // Serves epmd, and outlives the others.
+    let _epmd = host.node("epmd@127.0.0.1", &["--no-cluster"]);
+    let [a, b, c] = ["a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"];
+    let start = |name: &str| {
+        let data = directory.0.join(name);
+        let voters = ["--voters", "a@127.0.0.1,b@127.0.0.1,c@127.0.0.1"];
+        let mut args = vec!["--fixture", "--data-dir", data.to_str().unwrap()];
+        args.extend(voters);
+        for other in [a, b, c].iter().filter(|other| **other != name) {
+            args.extend(["--join", other]);
+        }
+        host.node(name, &args)
+    };
+    let _nodes = [a, b, c].map(start);
+    let leader = await_leader(&host, a, None);
+    let other = [a, b, c].into_iter().find(|node| *node != leader).unwrap();
+    let start = Instant::now();
+    while await_leader(&host, c, None) != other {
+        // An election may be under way, or the other one not have all yet.
+        let output = host.tiebeam(&["stepdown", a, "--to", other, "--cookie", "secret"]);
+        assert!(start.elapsed() < 3 * SOON, "{output:?}");
+    }
+    let nobody = host.tiebeam(&[
+        "stepdown",
+        a,
+        "--to",
+        "nobody@127.0.0.1",
+        "--cookie",
+        "secret",
+    ]);
+    assert_fails(&nobody, &["nobody@127.0.0.1 is no voter"]);
+
+    // The fixture's rings report to a process: here to one that does not mind.
+    let whereis = host.tiebeam(&[
+        "rpc",
+        "epmd@127.0.0.1",
+        "erlang",
+        "whereis",
+        "[rex]",
+        "--cookie",
+        "secret",
+    ]);
+    let pid = stdout(&whereis).trim().to_owned();
+    for node in [a, b] {
+        let args = format!("[<<\"users\">>, 4, {pid}]");
+        succeeds(&host, &["rpc", node, "fixture", "take_part", &args]);
+    }
+    let rings = || -> serde_json::Value {
+        let output = host.tiebeam(&["rings", c, "--json", "--cookie", "secret"]);
+        serde_json::from_str(stdout(&output)).unwrap()
+    };
+    let until = |what: &str, test: &dyn Fn(&serde_json::Value) -> bool| {
+        let start = Instant::now();
+        while !test(&rings()) {
+            assert!(start.elapsed() < 3 * SOON, "{what}: {}", rings());
+        }
+    };
+    until("both take part", &|rings| {
+        rings.as_array().unwrap().len() == 2
+    });
+    let ok = |node: &str| format!("ring <<\"users\">> on {node}: ok");
+    assert_prints(
+        &succeeds(&host, &["weight", a, "300", "--ring", "users"]),
+        &ok(a),
+    );
+    assert_prints(
+        &succeeds(&host, &["label", b, "zone=b", "disk=ssd"]),
+        &ok(b),
+    );
+    until("labels", &|rings| rings[1]["labels"]["disk"] == "ssd");
+    succeeds(&host, &["label", b, "disk-"]);
+    assert_prints(
+        &succeeds(&host, &["move", c, "ring", "users", "2", "--to", b]),
+        &ok(b),
+    );
+    let json = succeeds(&host, &["cordon", b, "--json"]);
+    assert_prints(
+        &json,
+        &format!(r#"[{{"kind":"ring","name":"<<\"users\">>","node":"{b}"}}]"#),
+    );
+    let says = serde_json::json!([
+        {"name": "<<\"users\">>", "node": a, "state": "open", "weight": 300, "labels": {}, "pinned": []},
+        {"name": "<<\"users\">>", "node": b, "state": "cordoned", "weight": 100, "labels": {"zone": "b"}, "pinned": [2]},
+    ]);
+    until("what they say", &|rings| *rings == says);
+    let moved = host.tiebeam(&[
+        "move", c, "ring", "users", "3", "--to", b, "--cookie", "secret",
+    ]);
+    assert_fails(&moved, &["cordoned"]);
+    succeeds(&host, &["uncordon", b]);
+    succeeds(&host, &["rebalance", c, "ring", "users"]);
+    assert_prints(&succeeds(&host, &["drain", b, "--timeout", "30"]), &ok(b));
+    until("one is left", &|rings| rings.as_array().unwrap().len() == 1);
+    for args in [
+        &["cordon", b][..],
+        &["rebalance", a, "pool", "users"],
+        &["move", a, "ring", "users", "0", "--to", b],
+        &["label", a, "zone"],
+    ] {
+        let output = host.tiebeam(&[args, &["--cookie", "secret"]].concat());
+        assert!(!output.status.success(), "{args:?}");
+    }
+    let pools = host.tiebeam(&["pools", a, "--cookie", "secret"]);
+    assert_prints(&pools, "POOL  NODE  STATE  WEIGHT  LABELS  PINNED");
+}
+
+#[test]
 fn a_node_without_voters_has_no_keys() {
     let host = Host::new();
     let _a = host.node("a@127.0.0.1", &[]);
