@@ -5,7 +5,7 @@ defmodule Tiebeam.LeadershipClusterTest do
   import Support.Eventually
 
   alias Support.{Beam, BeamMember, Beater, Holder, Net, OsProcess, RingDiary, RustMember, Target}
-  alias Tiebeam.{KV, Leader, Lock, Registry, Ring, Singleton}
+  alias Tiebeam.{KV, Leader, Lock, Placement, Registry, Ring, Singleton}
 
   @cluster BeamMember.cluster()
   @moduletag timeout: 180_000
@@ -415,6 +415,22 @@ defmodule Tiebeam.LeadershipClusterTest do
           assert ring.(:call, [key, :get]) == {:ok, 1}
         end
       end
+
+      # Orders of a BEAM are obeyed by the Rust node, and what it says of itself is read by the BEAM.
+      order = fn function, arguments ->
+        Beam.on(beam, Placement, function, [{@cluster, {:ring, "r"}} | arguments], @deadline)
+      end
+
+      assert order.(:label, [rust.node, [zone: "b"]]) == :ok
+      assert order.(:weight, [rust.node, 200]) == :ok
+      says = fn -> order.(:participants, [])[rust.node] end
+      eventually(fn -> match?(%{weight: 200, labels: %{"zone" => "b"}}, says.()) end)
+      eventually(fn -> count.(beam) == 4 and count.(rust) == 8 end, 60_000)
+      [moved | _] = ring.(:partitions, [rust.node])
+      assert order.(:move, [moved, beam.node]) == :ok
+      eventually(fn -> moved in ring.(:partitions, [beam.node]) end, 60_000)
+      assert order.(:cordon, [rust.node]) == :ok
+      assert order.(:move, [moved, rust.node]) == {:error, :cordoned}
 
       # The Rust node loses them all when its process ends; the BEAM goes on.
       true = Process.exit(pid, :kill)
