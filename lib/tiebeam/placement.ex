@@ -89,6 +89,7 @@ defmodule Tiebeam.Placement do
           pinned: [slot]
         }
 
+  @typedoc "A partition of a ring, or a worker's place of a pool, from 0."
   @type slot :: non_neg_integer
 
   @typedoc """
