@@ -280,7 +280,10 @@ fn a_node_finds_others_where_it_is_told_to_look() {
 fn a_node_that_cannot_look_as_it_is_told_to_says_what_to_write() {
     let host = Host::new();
     for (spec, says) in [
-        ("mdns:app", "use static, epmd, hosts, dns, srv, k8s, k8s-api or gossip"),
+        (
+            "mdns:app",
+            "use static, epmd, hosts, dns, srv, k8s, k8s-api or gossip",
+        ),
         (
             "gossip?secret-file=/nonexistent",
             "cannot read the secret file /nonexistent",
