@@ -291,7 +291,7 @@ defmodule Tiebeam.LeadershipTest do
       assert {:error, {:invalid, text}} = ask.({:kv, :put, String.duplicate("k", 2_000), 1})
       assert text =~ "the limit is 1024"
       assert ask.({:kv, :increment, "a"}) == {:error, :unknown_request}
-      assert ask.({:step_down, :nobody@nowhere}) == {:error, :no_member}
+      assert ask.({:step_down, :nobody@nowhere}) == {:error, {:no_member, :nobody@nowhere}}
       assert {:error, {:invalid, _}} = ask.({:step_down, :nobody})
       {:ok, token} = Lock.acquire(@cluster, "l", metadata: 1)
       assert ask.(:locks) == [{"l", token, self(), 1}]

@@ -67,7 +67,6 @@ defmodule Tiebeam.Leadership.Question do
   # As a Rust node says it.
   defp reason({:busy, _limit}), do: :busy
   defp reason({:full, _what}), do: :full
-  defp reason({:no_member, _node}), do: :no_member
 
   defp reason({:too_long, part, bytes, limit}),
     do: {:invalid, "a #{part} of #{bytes} bytes is too long, the limit is #{limit}"}

@@ -28,7 +28,7 @@ pub(crate) async fn run(arguments: StepDownArguments) -> Result<(), Failure> {
     let term = match reply.as_tuple() {
         Some([ok, term]) if ok.is_atom("ok") => term.as_integer(),
         Some([error, reason]) if error.is_atom("error") => {
-            return Err(refused(&member.node, to.as_deref(), reason));
+            return Err(refused(&member.node, reason));
         }
         _ => None,
     };
@@ -41,13 +41,17 @@ pub(crate) async fn run(arguments: StepDownArguments) -> Result<(), Failure> {
     visitor::print(format_args!("another node leads (term {term})"))
 }
 
-fn refused(node: &str, to: Option<&str>, reason: &Term) -> Failure {
+fn refused(node: &str, reason: &Term) -> Failure {
+    if let Some([tag, Term::Atom(to)]) = reason.as_tuple()
+        && tag.is_atom("no_member")
+    {
+        return Failure::new(format!("{node}: {} is no voter", to.as_str()));
+    }
     let why = match reason.as_atom().map(|reason| reason.as_str()) {
         Some("no_group") => "the cluster has no voters, and so no leader".to_owned(),
         Some("no_quorum") => {
             "there is no leader: no majority of the voters can be reached".to_owned()
         }
-        Some("no_member") => format!("{} is no voter", to.unwrap_or("nobody")),
         Some("unknown_request") => {
             "it does not know of this; ask a member of this release".to_owned()
         }
