@@ -21,6 +21,12 @@ defmodule Tiebeam.KV do
   - `min_revision: revision` reads what this node has as soon as that is as new: with the revision of an own change, at least
     that change. It asks nobody else.
 
+  ## On a node that does not lead
+
+  Any node takes a change, and forwards it to the leader. With `on_follower: :error` a node that does not lead answers `{:error,
+  {:not_leader, node}}` instead, without waiting and with nothing done; `node` is who leads as far as is known, or `nil`. It looks when
+  the change is asked for: one that is under way when another node is elected is brought to that.
+
   The errors are those of `t:Tiebeam.Leader.error/0`. The option `:timeout` of all functions is in milliseconds, by default
   5,000.
   """
@@ -36,18 +42,21 @@ defmodule Tiebeam.KV do
   @typedoc "The number of a change: greater than those of all before."
   @type revision :: non_neg_integer
 
+  @typedoc "Why there was no change: the first one only with the option `on_follower: :error`."
+  @type refusal :: {:not_leader, node | nil} | Leader.error()
+
   # As in the core: a page of an answer.
   @page 1000
 
   @doc """
-  Gives a key a value. Linearizable.
+  Gives a key a value. Linearizable. The option `:on_follower` is [above](#module-on-a-node-that-does-not-lead).
 
       iex> {:ok, first} = Tiebeam.KV.put(MyApp.Cluster, "color", :red)
       iex> {:ok, second} = Tiebeam.KV.put(MyApp.Cluster, "color", :green)
       iex> second > first
       true
   """
-  @spec put(Tiebeam.name(), key, value, keyword) :: {:ok, revision} | {:error, Leader.error()}
+  @spec put(Tiebeam.name(), key, value, keyword) :: {:ok, revision} | {:error, refusal}
   def put(cluster, key, value, options \\ []) when is_binary(key) do
     write(cluster, {:put, key, Leadership.encode(value), :anything}, options)
   end
@@ -64,7 +73,7 @@ defmodule Tiebeam.KV do
       iex> {:ok, _third} = Tiebeam.KV.cas(MyApp.Cluster, "counter", {:value, 2}, 3)
   """
   @spec cas(Tiebeam.name(), key, expected :: revision | :absent | {:value, value}, value, keyword) ::
-          {:ok, revision} | {:error, {:differs, revision} | Leader.error()}
+          {:ok, revision} | {:error, {:differs, revision} | refusal}
   def cas(cluster, key, expected, value, options \\ []) when is_binary(key) do
     write(cluster, {:put, key, Leadership.encode(value), expect!(expected)}, options)
   end
@@ -80,7 +89,7 @@ defmodule Tiebeam.KV do
       :not_found
   """
   @spec delete(Tiebeam.name(), key, keyword) ::
-          {:ok, revision} | {:error, {:differs, revision} | Leader.error()}
+          {:ok, revision} | {:error, {:differs, revision} | refusal}
   def delete(cluster, key, options \\ []) when is_binary(key) do
     {expect, options} = Keyword.pop(options, :expect)
     expect = if expect == nil, do: :anything, else: expect!(expect)
@@ -100,11 +109,22 @@ defmodule Tiebeam.KV do
   end
 
   defp write(cluster, command, options) do
-    %{timeout: timeout} = Leadership.options!(options, timeout: Leadership.timeout())
+    options = Leadership.options!(options, timeout: Leadership.timeout(), on_follower: :forward)
 
-    case Leadership.ask(cluster, command, timeout) do
-      {:done, revision} -> {:ok, revision}
-      other -> Leadership.error(other)
+    with :ok <- here(cluster, options.on_follower) do
+      case Leadership.ask(cluster, command, options.timeout) do
+        {:done, revision} -> {:ok, revision}
+        other -> Leadership.error(other)
+      end
+    end
+  end
+
+  defp here(_cluster, :forward), do: :ok
+
+  defp here(cluster, :error) do
+    case Table.leader(cluster) do
+      {leader, _term} when leader == node() -> :ok
+      {leader, _term} -> {:error, {:not_leader, leader}}
     end
   end
 

@@ -76,6 +76,7 @@ defmodule Tiebeam.Leadership do
   defp valid?(:expect, :absent), do: true
   defp valid?(:expect, {:value, _value}), do: true
   defp valid?(:expect, value), do: value == nil or revision?(value)
+  defp valid?(:on_follower, value), do: value in [:forward, :error]
   defp valid?(:i_know, value), do: is_boolean(value)
   defp valid?(_key, _value), do: true
 

@@ -157,6 +157,12 @@ defmodule Tiebeam.LeadershipClusterTest do
         assert {:ok, [_, _, _]} = on(node, KV, :list, ["by:", [consistency: :local]])
       end
 
+      # Who does not lead may be told not to forward: at most one of them does.
+      if length(beams) > 1 do
+        put = &on(&1, KV, :put, ["refused", 1, [on_follower: :error]])
+        assert beams |> Enum.map(put) |> Enum.any?(&match?({:error, {:not_leader, _}}, &1))
+      end
+
       # A lock is one process's in the whole cluster; so is a strong name.
       [one, other] = [hd(beams), List.last(beams)]
 

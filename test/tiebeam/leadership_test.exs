@@ -81,6 +81,9 @@ defmodule Tiebeam.LeadershipTest do
       assert Leader.add_voter(@cluster, node(), timeout: 300) == {:error, missing}
       assert GenServer.call(:tiebeam, :health).group == missing
       eventually(fn -> Tiebeam.health(@cluster).group == missing end)
+      # It knows that it does not lead, and does not wait for who does.
+      assert KV.put(@cluster, "a", 1, on_follower: :error) == {:error, {:not_leader, nil}}
+      assert KV.delete(@cluster, "a", on_follower: :error, expect: 1) == {:error, {:not_leader, nil}}
       assert Leader.await(@cluster, 100) == {:error, :timeout}
       assert Leader.leader?(@cluster) == false
     end
@@ -113,7 +116,7 @@ defmodule Tiebeam.LeadershipTest do
 
   describe "keys" do
     test "have revisions that grow, and change only as expected" do
-      {:ok, r1} = KV.put(@cluster, "a", 1)
+      {:ok, r1} = KV.put(@cluster, "a", 1, on_follower: :error)
       {:ok, r2} = KV.put(@cluster, "b", <<0, 255>>)
       assert r2 > r1
       assert {:error, {:differs, ^r1}} = KV.cas(@cluster, "a", r2, :no)

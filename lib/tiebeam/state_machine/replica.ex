@@ -37,7 +37,7 @@ defmodule Tiebeam.StateMachine.Replica do
   @enforce_keys [:cluster, :module, :argument, :name, :prefix, :client, :every, :state, :log]
   defstruct @enforce_keys ++
               [told: [], asked: %{}, batches: %{}, next: 0, waiting: [], waiting_count: 0, waiting_bytes: 0] ++
-              [readers: [], later: [], point: nil, writer: nil, timer: nil]
+              [readers: [], later: [], point: nil, writer: nil, timer: nil, takeover: @takeover]
 
   @spec start_link(map) :: GenServer.on_start()
   def start_link(options), do: GenServer.start_link(__MODULE__, options, name: options.process)
@@ -489,7 +489,7 @@ defmodule Tiebeam.StateMachine.Replica do
 
   defp arm(%{point: %{}, timer: nil} = replica) do
     timer = make_ref()
-    Process.send_after(self(), {:take_over, timer}, @takeover + :rand.uniform(@takeover))
+    Process.send_after(self(), {:take_over, timer}, replica.takeover + :rand.uniform(replica.takeover))
     %{replica | timer: timer}
   end
 

@@ -114,7 +114,7 @@ pub use config::{ClusterConfig, ClusterError, Voters};
 pub use event::{ClusterEvent, ClusterEvents};
 pub use groups::Groups;
 pub use handle::{ClusterHandle, CommandError};
-pub use kv::{Consistency, Expected, Kv, KvChange, KvChanges, KvEntry, KvValue};
+pub use kv::{Consistency, Expected, Kv, KvChange, KvChanges, KvEntry, KvValue, OnFollower};
 pub use leader::{Leader, LeaderChange, LeaderChanges};
 pub(crate) use leadership::core_duration;
 pub use leadership::{LeadershipError, Token};

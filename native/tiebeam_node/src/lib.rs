@@ -57,10 +57,10 @@ pub use cluster::{
     Announced, Announcement, Capabilities, ClusterConfig, ClusterError, ClusterEvent,
     ClusterEvents, ClusterHandle, CommandError, Conflict, Consistency, Expected, Groups, Kv,
     KvChange, KvChanges, KvEntry, KvValue, Leader, LeaderChange, LeaderChanges, LeadershipError,
-    LockGuard, LockHolder, Locks, Name, RegisterOptions, Registration, Registry, RegistryError,
-    RegistryEvent, RegistryEvents, Service, ServiceChange, ServiceChanges, ServiceFilter,
-    ServiceOptions, Services, StrongEvent, StrongEvents, StrongNames, StrongRegistration, Token,
-    Voters,
+    LockGuard, LockHolder, Locks, Name, OnFollower, RegisterOptions, Registration, Registry,
+    RegistryError, RegistryEvent, RegistryEvents, Service, ServiceChange, ServiceChanges,
+    ServiceFilter, ServiceOptions, Services, StrongEvent, StrongEvents, StrongNames,
+    StrongRegistration, Token, Voters,
 };
 pub use config::{Config, Cookie, CookieError, Limits, default_epmd_port};
 pub use correlated::Correlated;
@@ -75,9 +75,10 @@ pub use message::{
 };
 pub use node::{Node, NodeEvent, NodeEvents, WeakNode};
 pub use patterns::{
-    ClusterPool, ClusterPoolMember, Operator, OperatorError, Participation, PassiveReason,
-    Placement, Rebalance, ReleaseReason, Ring, RingError, RingHandler, RingMember, Route,
-    RouteError, Singleton, SingletonHolder, SlotHolder, Standby, TaskMember,
+    ClusterPool, ClusterPoolMember, MAX_MACHINE_COMMAND_BYTES, Machine, MachineHandle, MachineInfo,
+    Operator, OperatorError, Participation, PassiveReason, Placement, Rebalance, ReleaseReason,
+    Ring, RingError, RingHandler, RingMember, Route, RouteError, Singleton, SingletonHolder,
+    SlotHolder, Standby, StateMachine, TaskMember,
 };
 pub use process::{
     Call, Destination, Process, ReceiveError, ReplyTo, Signal, Target, ThreadProcess, TimedOut,

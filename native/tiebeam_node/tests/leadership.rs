@@ -9,7 +9,7 @@ use std::time::Duration;
 use tiebeam_node::{
     ClusterConfig, ClusterError, ClusterEvent, ClusterHandle, Config, Consistency, Cookie,
     EpmdMode, Expected, GroupCondition, KvChange, Leader, LeadershipError, MissingVoters, Name,
-    Node, NodeName, Process, Signal, StoreError, StrongEvent, Term, Timing, Token,
+    Node, NodeName, OnFollower, Process, Signal, StoreError, StrongEvent, Term, Timing, Token,
 };
 
 /// Long enough for a loaded machine; a test that passes never waits for it.
@@ -290,6 +290,14 @@ async fn three_nodes_agree_on_a_leader_and_on_keys() {
     );
     a.kv().delete("user:1").await.unwrap();
     assert_eq!(get(c, "user:1").await, None);
+    // Who does not lead may be told not to forward: at most one of them does.
+    let mut refused = 0;
+    for cluster in [a, b, c] {
+        let kv = cluster.kv().on_follower(OnFollower::Error);
+        let put = kv.put("refused", &1).await;
+        refused += usize::from(matches!(put, Err(LeadershipError::NotLeader { .. })));
+    }
+    assert!(refused > 0, "three nodes lead");
 
     let mut seen = Vec::new();
     while seen.len() < 5 {

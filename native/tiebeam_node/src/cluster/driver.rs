@@ -88,6 +88,8 @@ pub(super) struct Driver {
 /// A handle that watches keys.
 pub(super) struct Watcher {
     changes: mpsc::Sender<KvChange>,
+    /// It ends when there is no room.
+    strict: bool,
     /// Changes that were dropped since the last one that was sent, because it is slow.
     missed: u64,
 }
@@ -371,9 +373,13 @@ impl Driver {
     /// What a request is to the core; `None` if it is answered already.
     fn asked(&mut self, Request { command, asked }: Request, process: &Process) -> Option<Event> {
         let asked = match (asked, &command) {
-            (Asked::Watch(answer, changes), Command::Leadership(request)) => {
+            (Asked::Watch(answer, changes, strict), Command::Leadership(request)) => {
                 if let group::Command::Watch { watch, .. } = request.command {
-                    let watcher = Watcher { changes, missed: 0 };
+                    let watcher = Watcher {
+                        changes,
+                        strict,
+                        missed: 0,
+                    };
                     self.watches.insert(watch, watcher);
                 }
                 Asked::Handle(answer)
@@ -417,7 +423,7 @@ impl Driver {
     fn reply(&self, asked: Asked, answer: Answer) {
         match asked {
             // Whoever asked may have given up.
-            Asked::Handle(waiting) | Asked::Watch(waiting, _) => drop(waiting.send(answer)),
+            Asked::Handle(waiting) | Asked::Watch(waiting, ..) => drop(waiting.send(answer)),
             Asked::Process(reply_to) => {
                 let reply = match answer {
                     Answer::Leadership(_) | Answer::NoGroup => group_question::answer(answer),
@@ -861,7 +867,7 @@ impl Driver {
 }
 
 impl Watcher {
-    /// False if nobody listens any more.
+    /// False if nobody listens any more, or nothing may be left out and there is no room.
     fn tell(&mut self, change: KvChange) -> bool {
         use mpsc::error::TrySendError::{Closed, Full};
         if self.missed > 0 {
@@ -878,7 +884,7 @@ impl Watcher {
             Ok(()) => true,
             Err(Full(_)) => {
                 self.missed += 1;
-                true
+                !self.strict
             }
             Err(Closed(_)) => false,
         }

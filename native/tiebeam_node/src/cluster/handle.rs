@@ -74,8 +74,8 @@ pub(super) struct Request {
 pub(super) enum Asked {
     /// A handle of this node.
     Handle(oneshot::Sender<Answer>),
-    /// The same, with where the changes of what is watched go.
-    Watch(oneshot::Sender<Answer>, mpsc::Sender<KvChange>),
+    /// The same, with where the changes of what is watched go, and whether the watch ends rather than leave any out.
+    Watch(oneshot::Sender<Answer>, mpsc::Sender<KvChange>, bool),
     /// A process, on whatever node.
     Process(ReplyTo),
     /// Nobody does.

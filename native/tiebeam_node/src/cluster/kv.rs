@@ -57,6 +57,18 @@ pub(super) const MAX_WATCHED: usize = 1024;
 pub struct Kv {
     shared: Shared,
     read: Consistency,
+    follower: OnFollower,
+}
+
+/// What becomes of a change that is asked for on a node that does not lead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnFollower {
+    /// It goes to the leader.
+    #[default]
+    Forward,
+    /// Nothing: [`LeadershipError::NotLeader`] says who leads, as far as this node knows. Looked at when the change is asked for;
+    /// one that is under way when another node is elected is brought to that.
+    Error,
 }
 
 /// How new what is read must be.
@@ -126,6 +138,16 @@ impl Kv {
         Self {
             shared,
             read: Consistency::default(),
+            follower: OnFollower::default(),
+        }
+    }
+
+    /// The same store; a node that does not lead does so with a change.
+    #[must_use]
+    pub fn on_follower(&self, follower: OnFollower) -> Self {
+        Self {
+            follower,
+            ..self.clone()
         }
     }
 
@@ -196,7 +218,7 @@ impl Kv {
         expect: Expect,
     ) -> Result<u64, LeadershipError> {
         let key = key.to_vec();
-        self.shared.done(Command::Put { key, value, expect }).await
+        self.change(Command::Put { key, value, expect }).await
     }
 
     /// Removes a key, if it is there; the revision at which it is gone.
@@ -221,7 +243,21 @@ impl Kv {
 
     async fn delete_bytes(&self, key: &[u8], expect: Expect) -> Result<u64, LeadershipError> {
         let key = key.to_vec();
-        self.shared.done(Command::Delete { key, expect }).await
+        self.change(Command::Delete { key, expect }).await
+    }
+
+    async fn change(&self, command: Command) -> Result<u64, LeadershipError> {
+        if self.follower == OnFollower::Error {
+            let leader = self.shared.replica.led().leader;
+            let own = self.shared.node.name();
+            if leader
+                .as_ref()
+                .is_none_or(|leader| leader.as_str() != own.as_str())
+            {
+                return Err(LeadershipError::NotLeader { leader });
+            }
+        }
+        self.shared.done(command).await
     }
 
     // ---- reads
@@ -327,6 +363,17 @@ impl Kv {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn watch(&self, prefix: impl AsRef<[u8]>) -> Result<KvChanges, LeadershipError> {
+        let (changes, _) = self.watch_from(prefix.as_ref(), false).await?;
+        Ok(changes)
+    }
+
+    /// The same, and the revision after which changes are told. Whatever is answered by the driver afterwards, the changes that it
+    /// knew of are told by then. A `strict` watch ends when it is too slow, instead of leaving out what it had no room for.
+    pub(crate) async fn watch_from(
+        &self,
+        prefix: &[u8],
+        strict: bool,
+    ) -> Result<(KvChanges, u64), LeadershipError> {
         let watch = WatchId(self.shared.next_watch.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = mpsc::channel(MAX_WATCHED);
         let (answer, answered) = tokio::sync::oneshot::channel();
@@ -334,11 +381,11 @@ impl Kv {
             command: tiebeam_core::Command::Leadership(Request {
                 command: Command::Watch {
                     watch,
-                    prefix: prefix.as_ref().to_vec(),
+                    prefix: prefix.to_vec(),
                 },
                 timeout: core_duration(self.shared.timeout),
             }),
-            asked: Asked::Watch(answer, sender),
+            asked: Asked::Watch(answer, sender, strict),
         };
         // Made first: if this future is dropped, the watch ends.
         let changes = KvChanges {
@@ -352,8 +399,10 @@ impl Kv {
             .await
             .map_err(|_| LeadershipError::Ended)?;
         let answer = answered.await.map_err(|_| LeadershipError::Ended)?;
-        super::leadership::granted(answer)?;
-        Ok(changes)
+        match super::leadership::granted(answer)? {
+            Answer::Done(revision) => Ok((changes, revision)),
+            other => Err(unexpected(&other)),
+        }
     }
 }
 
@@ -361,6 +410,7 @@ impl fmt::Debug for Kv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kv")
             .field("read", &self.read)
+            .field("follower", &self.follower)
             .finish_non_exhaustive()
     }
 }
@@ -464,6 +514,11 @@ impl KvChanges {
     /// Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Option<KvChange> {
         self.receiver.recv().await
+    }
+
+    /// The next change that was told already; an error if there is none, or the watch has ended.
+    pub(crate) fn try_recv(&mut self) -> Result<KvChange, mpsc::error::TryRecvError> {
+        self.receiver.try_recv()
     }
 }
 

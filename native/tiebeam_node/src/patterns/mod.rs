@@ -3,6 +3,7 @@
 //! They are made of claims, which the cluster's group gives to one holder at a time, and of the registry's groups, where those
 //! meet that take part. A BEAM with Tiebeam takes part as a Rust node does.
 
+mod machine;
 mod placement;
 mod pool;
 mod ring;
@@ -10,6 +11,7 @@ mod runner;
 mod singleton;
 mod slots;
 
+pub use machine::{MAX_MACHINE_COMMAND_BYTES, Machine, MachineHandle, MachineInfo, StateMachine};
 pub use placement::{Operator, OperatorError, Participation, Placement, Rebalance};
 pub use pool::{ClusterPool, ClusterPoolMember, Route, RouteError};
 pub use ring::{Ring, RingError, RingHandler, RingMember};
