@@ -1,16 +1,18 @@
 //! Singletons, rings and pools on real Rust nodes. Nodes are found by address: no epmd takes part.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tiebeam_node::{
-    Answer, ClusterConfig, ClusterHandle, ClusterPool, ClusterPoolMember, Config, Cookie, EpmdMode,
-    GenServer, LeadershipError, Node, OperatorError, Participation, PassiveReason, Pid, Placement,
-    Process, ReleaseReason, ReplyTo, Ring, RingError, RingHandler, RingMember, Route, RouteError,
-    Singleton, Standby, TaskMember, Term, Timing, Token,
+    Answer, ClusterConfig, ClusterHandle, ClusterPool, ClusterPoolMember, Config, Consistency,
+    Cookie, EpmdMode, GenServer, LeadershipError, MachineHandle, Node, OperatorError,
+    Participation, PassiveReason, Pid, Placement, Process, ReleaseReason, ReplyTo, Ring, RingError,
+    RingHandler, RingMember, Route, RouteError, Singleton, Standby, StateMachine, TaskMember, Term,
+    Timing, Token,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -1061,5 +1063,121 @@ async fn patterns_need_voters() {
         matches!(refused, Err(LeadershipError::NoGroup)),
         "{refused:?}"
     );
+    node.stop().await;
+}
+
+/// Counters, and how many commands were done.
+#[derive(Default, Serialize, Deserialize)]
+struct Counters {
+    counters: BTreeMap<String, i64>,
+    done: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Count {
+    Add(String, i64),
+    Panic,
+}
+
+impl StateMachine for Counters {
+    type Command = Count;
+    type Reply = i64;
+
+    fn handle_command(&mut self, command: Count) -> i64 {
+        let Count::Add(name, count) = command else {
+            panic!("on purpose");
+        };
+        self.done += 1;
+        let counter = self.counters.entry(name).or_default();
+        *counter += count;
+        *counter
+    }
+}
+
+fn counters(cluster: &ClusterHandle) -> MachineHandle<Counters> {
+    let machine = cluster.machine("counters").snapshot_every(20);
+    let machine = machine.start(Counters::default).unwrap();
+    machine.timeout(DEADLINE)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_have_one_state_and_one_that_starts_again_begins_with_a_snapshot() {
+    let trio = Trio::start().await;
+    let mut machines: Vec<_> = trio.clusters.iter().map(counters).collect();
+    let add = |name: &str| Count::Add(name.to_owned(), 1);
+
+    // Callers on all nodes at once.
+    let mut callers = tokio::task::JoinSet::new();
+    for (at, machine) in machines.iter().enumerate() {
+        for caller in 0..5 {
+            let (machine, name) = (machine.clone(), format!("{at}:{caller}"));
+            callers.spawn(async move {
+                for number in 1..=10 {
+                    let reply = machine.command(&Count::Add(name.clone(), 1)).await;
+                    assert_eq!(reply.unwrap(), number, "{name}");
+                }
+            });
+        }
+    }
+    while let Some(done) = within("the callers", callers.join_next()).await {
+        done.unwrap();
+    }
+    let linear = Consistency::Linearizable;
+    for machine in &machines {
+        let done = machine.query_with(linear, |state| state.done).await;
+        assert_eq!(done.unwrap(), 150);
+    }
+
+    // One ends, misses what is in a snapshot by then, and has it all the same.
+    machines[2].stop().await;
+    let gone = machines[2].query(|state| state.done).await;
+    assert!(matches!(gone, Err(LeadershipError::Ended)));
+    for _ in 0..60 {
+        machines[0].command(&add("late")).await.unwrap();
+    }
+    machines[2] = counters(&trio.clusters[2]);
+    let late = machines[2]
+        .query_with(linear, |state| state.counters["late"])
+        .await;
+    assert_eq!(late.unwrap(), 60);
+    within("the same state", async {
+        loop {
+            let mut infos = Vec::new();
+            for machine in &machines {
+                infos.push(machine.info().await.unwrap());
+            }
+            if infos.iter().all(|info| info.snapshot > Some(150)) {
+                assert!(infos.iter().all(|info| info.commands == 210), "{infos:?}");
+                assert!(infos.iter().all(|info| info.digest == infos[0].digest));
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+
+    // A command that panics ends it everywhere, and again where it is started again.
+    let poisoned = machines[0].command(&Count::Panic).await;
+    assert!(matches!(
+        poisoned,
+        Err(LeadershipError::Ended | LeadershipError::Unknown)
+    ));
+    for (at, machine) in machines.iter().enumerate() {
+        within("its end", trio.nodes[at].wait_for_end(machine.pid())).await;
+    }
+    let again = counters(&trio.clusters[1]);
+    within("its end", trio.nodes[1].wait_for_end(again.pid())).await;
+    trio.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_needs_a_name_and_a_group() {
+    let node = start("alone@127.0.0.1", &[]).await;
+    let cluster = node.cluster(ClusterConfig::lan()).await.unwrap();
+    let refused = cluster.machine("a/b").start(Counters::default);
+    assert!(matches!(refused, Err(LeadershipError::Refused(_))));
+    let refused = cluster.machine("a").start(Counters::default);
+    assert!(matches!(refused, Err(LeadershipError::NoGroup)));
     node.stop().await;
 }
