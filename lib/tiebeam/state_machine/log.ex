@@ -22,11 +22,14 @@ defmodule Tiebeam.StateMachine.Log do
   # A point comes after so many bytes of commands, too: what is told again to a machine that starts.
   @point_bytes 4 * 1024 * 1024
 
-  # Commands are refused while so many points have no snapshot: what they keep in the store is a quarter of its room.
-  @max_points 4
+  # What a batch takes in the store besides its bytes, at most.
+  @overhead 512
+
+  # Commands are refused while so many bytes of them have no snapshot: a quarter of the room of the store.
+  @max_bytes 16 * 1024 * 1024
 
   @enforce_keys [:every]
-  defstruct [:every, :snapshot, revision: 0, count: 0, since: 0, bytes: 0, points: []]
+  defstruct [:every, :snapshot, revision: 0, count: 0, since: 0, bytes: 0, reached: 0, points: []]
 
   @typedoc "A batch that was told: its commands are decoded, `bytes` is how many they were."
   @type batch :: %{
@@ -54,7 +57,8 @@ defmodule Tiebeam.StateMachine.Log do
           count: non_neg_integer,
           since: non_neg_integer,
           bytes: non_neg_integer,
-          points: [{count :: pos_integer, digest :: binary}]
+          reached: non_neg_integer,
+          points: [{count :: pos_integer, digest :: binary, bytes :: pos_integer}]
         }
 
   @doc "The keys of a machine begin so; the parts of its snapshots with the second."
@@ -123,15 +127,15 @@ defmodule Tiebeam.StateMachine.Log do
   @spec applied(t, batch) :: {point? :: boolean, t}
   def applied(log, batch) do
     count = length(batch.commands)
-    {since, bytes} = {log.since + count, log.bytes + batch.bytes}
+    {since, bytes} = {log.since + count, log.bytes + batch.bytes + @overhead}
     point? = since >= log.every or bytes >= @point_bytes
-    {since, bytes} = if point?, do: {0, 0}, else: {since, bytes}
-    {point?, %{log | revision: batch.revision, count: log.count + count, since: since, bytes: bytes}}
+    log = %{log | revision: batch.revision, count: log.count + count, since: since, bytes: bytes}
+    {point?, if(point?, do: %{log | since: 0, bytes: 0, reached: bytes}, else: log)}
   end
 
   @doc "The digest of the state at the point that was reached."
   @spec point(t, digest :: binary) :: t
-  def point(log, digest), do: %{log | points: [{log.count, digest} | log.points]}
+  def point(log, digest), do: %{log | points: [{log.count, digest, log.reached} | log.points]}
 
   @doc "There is another snapshot. `:diverged` if this machine had another state there."
   @spec snapshot(t, snapshot | nil) :: {:ok, t} | :diverged
@@ -141,18 +145,20 @@ defmodule Tiebeam.StateMachine.Log do
 
   def snapshot(log, snapshot) do
     case List.keyfind(log.points, snapshot.count, 0) do
-      {_count, digest} when digest != snapshot.digest ->
+      {_count, digest, _bytes} when digest != snapshot.digest ->
         :diverged
 
       _ ->
-        points = for {count, _} = point <- log.points, count > snapshot.count, do: point
+        points = for {count, _, _} = point <- log.points, count > snapshot.count, do: point
         {:ok, %{log | snapshot: snapshot, points: points}}
     end
   end
 
-  @doc "Whether no more commands may come until there is a snapshot; how many commands may be without one."
+  @doc "Whether no more commands may come until there is a snapshot; how many bytes of them may be without one."
   @spec full(t) :: nil | pos_integer
-  def full(log), do: if(length(log.points) >= @max_points, do: @max_points * log.every)
+  def full(log) do
+    if log.bytes + Enum.sum(for {_, _, bytes} <- log.points, do: bytes) >= @max_bytes, do: @max_bytes
+  end
 
   @doc "How many commands the latest snapshot has."
   @spec covered(t) :: non_neg_integer

@@ -279,6 +279,8 @@ impl<M: StateMachine> MachineHandle<M> {
         let node = self.cluster.node();
         node.send_exit(&self.pid, Term::atom("shutdown"));
         node.wait_for_end(&self.pid).await;
+        // Its task may still be at work for a moment.
+        self.requests.closed().await;
     }
 
     async fn ask<T>(

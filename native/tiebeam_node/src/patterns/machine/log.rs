@@ -12,8 +12,11 @@ use tiebeam_wire::{Binary, Term};
 /// A point comes after so many bytes of commands, too: what is told again to a machine that starts.
 const POINT_BYTES: usize = 4 * 1024 * 1024;
 
-/// Commands are refused while so many points have no snapshot: what they keep in the store is a quarter of its room.
-const MAX_POINTS: usize = 4;
+/// What a batch takes in the store besides its bytes, at most.
+const OVERHEAD: usize = 512;
+
+/// Commands are refused while so many bytes of them have no snapshot: a quarter of the room of the store.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// An MD5 digest. It guards against mistakes, not against people.
 pub(super) type Digest = [u8; 16];
@@ -142,7 +145,10 @@ pub(super) struct Log {
     /// Those since the last point, and their bytes.
     since: u64,
     bytes: usize,
-    points: Vec<(u64, Digest)>,
+    /// Those before the last point.
+    reached: usize,
+    /// What was noted there: how many commands, the digest, and the bytes before it.
+    points: Vec<(u64, Digest, usize)>,
 }
 
 impl Log {
@@ -154,6 +160,7 @@ impl Log {
             snapshot,
             since: 0,
             bytes: 0,
+            reached: 0,
             points: Vec::new(),
         }
     }
@@ -185,17 +192,18 @@ impl Log {
         self.revision = revision;
         self.count += commands as u64;
         self.since += commands as u64;
-        self.bytes += bytes;
+        self.bytes += bytes + OVERHEAD;
         let point = self.since >= self.every || self.bytes >= POINT_BYTES;
         if point {
-            (self.since, self.bytes) = (0, 0);
+            self.since = 0;
+            self.reached = std::mem::take(&mut self.bytes);
         }
         point
     }
 
     /// The digest of the state at the point that was reached.
     pub(super) fn point(&mut self, digest: Digest) {
-        self.points.push((self.count, digest));
+        self.points.push((self.count, digest, self.reached));
     }
 
     /// There is another snapshot.
@@ -210,18 +218,19 @@ impl Log {
         let own = self
             .points
             .iter()
-            .find(|(count, _)| *count == snapshot.count);
-        if own.is_some_and(|(_, digest)| *digest != snapshot.digest) {
+            .find(|(count, ..)| *count == snapshot.count);
+        if own.is_some_and(|(_, digest, _)| *digest != snapshot.digest) {
             return Err(Diverged);
         }
-        self.points.retain(|(count, _)| *count > snapshot.count);
+        self.points.retain(|(count, ..)| *count > snapshot.count);
         self.snapshot = Some(snapshot);
         Ok(())
     }
 
-    /// How many commands may be without a snapshot, if there are as many.
+    /// How many bytes of commands may be without a snapshot, if there are as many.
     pub(super) fn full(&self) -> Option<usize> {
-        (self.points.len() >= MAX_POINTS).then_some(MAX_POINTS * self.every as usize)
+        let bytes = self.points.iter().map(|(_, _, bytes)| bytes);
+        (self.bytes + bytes.sum::<usize>() >= MAX_BYTES).then_some(MAX_BYTES)
     }
 
     /// How many commands the latest snapshot has.
@@ -295,9 +304,11 @@ mod tests {
         assert!(log.applied(4, 5, 1));
         log.point([3; 16]);
         assert_eq!(log.full(), None);
-        log.applied(5, 2, 1);
+        log.applied(5, 1, MAX_BYTES - POINT_BYTES - 3000);
         log.point([4; 16]);
-        assert_eq!(log.full(), Some(8));
+        assert_eq!(log.full(), None);
+        log.applied(6, 1, 3000);
+        assert_eq!(log.full(), Some(MAX_BYTES));
 
         assert_eq!(log.kept(snapshot(6, 2, 2)), Ok(()));
         assert_eq!((log.full(), log.covered()), (None, 2));
