@@ -6,6 +6,7 @@ defmodule Tiebeam.StateMachineTest do
 
   alias Support.Bank
   alias Tiebeam.{KV, StateMachine}
+  alias Tiebeam.StateMachine.{Encoding, Log}
 
   @cluster __MODULE__.Cluster
 
@@ -135,6 +136,37 @@ defmodule Tiebeam.StateMachineTest do
     assert {:ok, b} = Bank.query({:balance, "b"}, consistency: :linear)
     assert b >= 7 and rem(b, 7) == 0
     assert Bank.query({:balance, "a"}) == {:ok, 0}
+  end
+
+  test "a state is written as a Rust node writes it" do
+    lines = "native/tiebeam_node/tests/vectors/states.txt" |> File.read!() |> String.split("\n", trim: true)
+
+    for line <- lines, not String.starts_with?(line, "#") do
+      [text, hex] = String.split(line, " = ")
+      {:ok, tokens, _} = :erl_scan.string(String.to_charlist(text <> "."))
+      {:ok, expressions} = :erl_parse.parse_exprs(tokens)
+      {:value, term, _} = :erl_eval.exprs(expressions, [])
+      assert Base.encode16(Encoding.encode(term), case: :lower) == hex, text
+    end
+
+    # As term_to_binary/1, where that has one way only.
+    for term <- [self(), make_ref(), {:a, [self()]}],
+        do: assert(:erlang.binary_to_term(Encoding.encode(term)) == term)
+
+    assert_raise ArgumentError, ~r/is data/, fn -> Encoding.encode([fn -> 1 end]) end
+  end
+
+  test "commands that were never told, for a snapshot stands for them, are missed" do
+    batch = &%{key: "k", revision: &1, commands: [:c], bytes: 10}
+    snapshot = &%{at: 9, revision: &1, count: &2, id: "i", parts: 1, bytes: 1, digest: "d"}
+    {false, log} = Log.applied(Log.new(10, nil), batch.(4))
+    # In the order of keys, as a node is told that was sent the state of the group.
+    assert {:ok, batches} = Log.next(log, [batch.(8), batch.(4), batch.(5)], nil)
+    assert for(batch <- batches, do: batch.revision) == [5, 8]
+    assert {:ok, _} = Log.next(log, [batch.(8), batch.(5)], snapshot.(5, 2))
+    assert :behind == Log.next(log, [batch.(8), batch.(5)], snapshot.(7, 3))
+    # An older one says nothing of what is to come.
+    assert {:ok, _} = Log.next(log, [batch.(8)], snapshot.(4, 1))
   end
 
   test "options are checked", %{name: name} do

@@ -311,11 +311,15 @@ mod tests {
         assert_eq!(log.full(), Some(MAX_BYTES));
 
         assert_eq!(log.kept(snapshot(6, 2, 2)), Ok(()));
-        assert_eq!((log.full(), log.covered()), (None, 2));
+        assert_eq!((log.full(), log.covered()), (Some(MAX_BYTES), 2));
         // Of the one before it, told late.
         assert_eq!(log.kept(snapshot(5, 3, 3)), Ok(()));
         assert_eq!(log.covered(), 2);
         assert_eq!(log.kept(snapshot(7, 3, 3)), Err(Diverged));
+        let mut later = snapshot(8, 4, 8);
+        later.digest = [3; 16];
+        assert_eq!(log.kept(later), Ok(()));
+        assert_eq!((log.full(), log.covered()), (None, 8));
     }
 
     #[test]
