@@ -60,8 +60,9 @@ defmodule Tiebeam.Ring do
   - `:weight`, `:labels`, `:placement`, `:rebalance` - see `Tiebeam.Placement`.
   - `:own_timeout` - how long `c:on_own/3` may take, in milliseconds or `:infinity`. Default: 30,000.
   - `:release_timeout` - how long `c:on_release/3` may take, with the calls before it. Default: 5,000.
-  - `:lost_timeout` - how long it may take when the claim is lost. Less than an eighth of the cluster's `:session_ttl`, for that is how much sooner the
-    owner knows. Default: 50, right for every session.
+  - `:lost_timeout` - how long it may take when the claim is lost. Less than an eighth of the cluster's `:session_ttl`: the owner knows a
+    quarter of it before another one can own the partition, and half of that is left for clocks that run at different rates. Default: 50, right for
+    every session.
   - `:max_restarts`, `:max_seconds` - a partition whose process ends by itself is started again under the same token; if that happens on this
     node more often than so many times in so many seconds, the ring on this node ends, and its supervisor decides. Default: 3 in 5.
   """

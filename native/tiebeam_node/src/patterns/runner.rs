@@ -18,8 +18,8 @@ use crate::process::ReplyTo;
 /// The pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long the end of what is lost may take: less than the eighth of the shortest session, by which this node knows of it before another one
-/// can be granted it.
+/// How long the end of what is lost may take: less than an eighth of the shortest session. This node knows of it a quarter before another one can be
+/// granted it, and half of that is left for clocks that run at different rates.
 pub(super) const LOST: Duration = Duration::from_millis(50);
 
 /// Calls that may wait for a slot, and that are answered at a time: more than a node can be busy with.
