@@ -236,7 +236,7 @@ impl LeadershipError {
             Self::Differs { revision } => pair("differs", Term::from(*revision)),
             Self::Busy { .. } => Term::atom("busy"),
             Self::Full(_) => Term::atom("full"),
-            Self::NoMember(_) => Term::atom("no_member"),
+            Self::NoMember(node) => pair("no_member", node_term(Some(node))),
             Self::Stopped => Term::atom("stopped"),
             Self::NoProcess => Term::atom("noproc"),
             Self::AlreadyStarted { pid } => pair("already_started", Term::from(pid)),
