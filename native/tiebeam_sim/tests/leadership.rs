@@ -39,7 +39,7 @@ fn keeps_every_property<E: Engine>(members: usize) {
             tally.crashes > seeds() && tally.leased > tally.time / 4,
             "{tally:?}"
         );
-        if E::CHANGES_MEMBERS && kind(0, members).operators.is_some() {
+        if kind(0, members).operators.is_some() {
             changes_really_happen(&tally);
         }
     }
@@ -111,11 +111,14 @@ fn five_members_keep_every_property() {
 #[cfg(feature = "judge")]
 #[test]
 fn the_judge_keeps_every_property() {
-    for kind in [Plan::random, Plan::changing] {
+    for kind in [Plan::random, Plan::changing, Plan::aimed] {
         let (broken, tally) = run_seeds::<Judge>(0, seeds(), 2, |seed| kind(seed, 3));
         assert_eq!(broken, []);
         let compacts = kind(0, 3).compact.is_some();
         assert!(!compacts || tally.installed > seeds() / 2, "{tally:?}");
+        if kind(0, 3).operators.is_some() {
+            changes_really_happen(&tally);
+        }
     }
 }
 

@@ -10,8 +10,9 @@ pub trait Engine: Consensus + Sized + 'static {
     /// What tables call it.
     const NAME: &'static str;
 
-    /// It can be asked for [`Consensus::change`].
-    const CHANGES_MEMBERS: bool;
+    /// A configuration is in force where it is applied, and not already where it is in the log. Then entries behind a committed configuration may
+    /// have been counted by the one before it, for whoever counted them had not applied it.
+    const CONFIGURED_WHEN_APPLIED: bool;
 
     /// Starts a life of member `me` with what its disk has.
     ///
@@ -40,7 +41,7 @@ pub(super) fn founding(count: usize) -> Configuration {
 
 impl Engine for Replica {
     const NAME: &'static str = "tiebeam";
-    const CHANGES_MEMBERS: bool = true;
+    const CONFIGURED_WHEN_APPLIED: bool = false;
 
     fn start(
         now: Instant,

@@ -1,13 +1,18 @@
 //! TiKV's `raft` 0.7 behind the seam, as a judge of the core's engine: the same scenarios, properties and seeds.
 //!
 //! Everything that the seam promises and `raft` does not offer is added here in the simplest way that is safe: a token rests
-//! on a read that a majority confirmed, and every winner waits out one election timeout before it takes one.
+//! on a read that a majority confirmed, and every winner waits out one election timeout before it takes one. Every change of the
+//! members goes through a joint configuration, which whoever leads leaves once it has applied it. `raft` goes by the
+//! configuration that it has applied, so at a restart everything is applied again that is known to be committed: up to the last
+//! but one configuration of the log, for the last one follows only what was applied.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use protobuf::Message as _;
-use raft::eraftpb::{self, Message, MessageType};
+use raft::eraftpb::{
+    self, ConfChangeTransition, ConfChangeType, ConfChangeV2, EntryType, Message, MessageType,
+};
 use raft::{
     Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole,
     Storage, StorageError,
@@ -23,6 +28,9 @@ use super::plan::Plan;
 
 /// The engine counts time in these.
 const TICK: Duration = Duration::from_millis(10);
+
+/// A learner may vote when so many entries are missing on it at most, as in the core's engine.
+const MAX_LAG: u64 = 64;
 
 /// One member, run by `raft`.
 #[derive(Debug)]
@@ -46,7 +54,12 @@ pub struct Judge {
     issued: u64,
     /// Snapshots that were sent, of which the engine wants to hear whether they arrived.
     snapshots: Vec<u64>,
+    /// As of what is applied.
     members: Configuration,
+    /// What the machine was told to apply up to now, and the members as of then: effects that wait are not in it.
+    machine: (Index, Configuration),
+    /// Who asked for the change under way.
+    changing: Option<RequestId>,
     tail: u64,
     /// Tells requests of this life from those of others.
     life: u64,
@@ -143,8 +156,12 @@ impl Storage for Disk {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<eraftpb::Snapshot> {
-        if self.snapshot.get_metadata().index < request_index {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
+        let metadata = self.snapshot.get_metadata();
+        // Nobody takes a snapshot that is older than its membership: the next one will do.
+        let members = configuration(metadata.get_conf_state());
+        let knows = members.is_some_and(|members| members.contains(MemberId(to)));
+        if metadata.index < request_index || !knows {
             let error = StorageError::SnapshotTemporarilyUnavailable;
             return Err(raft::Error::Store(error));
         }
@@ -161,7 +178,7 @@ enum Reading {
 
 impl Engine for Judge {
     const NAME: &'static str = "raft 0.7";
-    const CHANGES_MEMBERS: bool = false;
+    const CONFIGURED_WHEN_APPLIED: bool = true;
 
     fn start(
         now: Instant,
@@ -171,9 +188,15 @@ impl Engine for Judge {
         plan: &Plan,
     ) -> Result<Self, String> {
         let ticks = |span: Duration| (span.as_micros() / TICK.as_micros()) as usize;
-        let members = founding(plan.members);
         let snapshot = disk.snapshot;
         let index = snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        let members = match &snapshot {
+            Some(snapshot) => snapshot.configuration.clone(),
+            None => founding(plan.members),
+        };
+        let configures = |entry: &&Entry| matches!(entry.payload, Payload::Configuration(_));
+        let last_but_one = disk.entries.iter().rev().filter(configures).nth(1);
+        let commit = index.max(last_but_one.map_or(0, |entry| entry.index));
         let mut store = Disk::default();
         if let Some(snapshot) = &snapshot {
             store.base = (snapshot.index, snapshot.term);
@@ -194,7 +217,7 @@ impl Engine for Judge {
         store.state.hard_state = eraftpb::HardState {
             term: disk.hard.term,
             vote: disk.hard.vote.map_or(0, |vote| vote.0),
-            commit: index,
+            commit,
             ..Default::default()
         };
         let failed = |error: raft::Error| error.to_string();
@@ -231,7 +254,9 @@ impl Engine for Judge {
             installing: None,
             issued: 0,
             snapshots: Vec::new(),
+            machine: (index, members.clone()),
             members,
+            changing: None,
             tail: plan.tail as u64,
             life,
             reads: BTreeMap::new(),
@@ -248,8 +273,52 @@ impl Engine for Judge {
 }
 
 fn conf_state(members: &Configuration) -> eraftpb::ConfState {
-    let voters: Vec<u64> = members.voters().map(|voter| voter.0).collect();
-    (voters, vec![]).into()
+    eraftpb::ConfState {
+        voters: members.voters().map(|voter| voter.0).collect(),
+        voters_outgoing: members.outgoing().map(|voter| voter.0).collect(),
+        learners: members.learners().map(|learner| learner.0).collect(),
+        ..Default::default()
+    }
+}
+
+/// The inverse; `None` if nobody is in it, or somebody is twice.
+fn configuration(state: &eraftpb::ConfState) -> Option<Configuration> {
+    let ids = |ids: &[u64]| ids.iter().copied().map(MemberId).collect::<Vec<_>>();
+    Configuration::joint(
+        ids(&state.voters),
+        ids(&state.voters_outgoing),
+        ids(&state.learners),
+    )
+    .ok()
+}
+
+/// What enters a joint configuration, or leaves one. Its context says what is in force then: who goes is found when it is applied.
+fn conf_change(to: &Configuration) -> ConfChangeV2 {
+    let mut change = ConfChangeV2::default();
+    if to.is_joint() {
+        change.set_transition(ConfChangeTransition::Explicit);
+        let voters = to.voters().map(|voter| (voter.0, ConfChangeType::AddNode));
+        let learners = to
+            .learners()
+            .map(|learner| (learner.0, ConfChangeType::AddLearnerNode));
+        let all = voters
+            .chain(learners)
+            .map(|(id, what)| raft_change(id, what));
+        change.set_changes(all.collect::<Vec<_>>().into());
+    }
+    // A message in memory is always written.
+    let state = conf_state(to).write_to_bytes().unwrap_or_default();
+    change.context = state.into();
+    change
+}
+
+fn raft_change(id: u64, what: ConfChangeType) -> eraftpb::ConfChangeSingle {
+    let mut change = eraftpb::ConfChangeSingle {
+        node_id: id,
+        ..Default::default()
+    };
+    change.set_change_type(what);
+    change
 }
 
 fn foreign_snapshot(snapshot: &Snapshot) -> eraftpb::Snapshot {
@@ -264,11 +333,16 @@ fn foreign_snapshot(snapshot: &Snapshot) -> eraftpb::Snapshot {
 }
 
 fn foreign(entry: &Entry) -> eraftpb::Entry {
-    let data = match &entry.payload {
-        Payload::Command(bytes) => bytes.to_vec(),
-        Payload::Noop | Payload::Configuration(_) => Vec::new(),
+    let (entry_type, data) = match &entry.payload {
+        Payload::Command(bytes) => (EntryType::EntryNormal, bytes.to_vec()),
+        Payload::Noop => (EntryType::EntryNormal, Vec::new()),
+        Payload::Configuration(to) => {
+            let change = conf_change(to).write_to_bytes();
+            (EntryType::EntryConfChangeV2, change.unwrap_or_default())
+        }
     };
     eraftpb::Entry {
+        entry_type,
         index: entry.index,
         term: entry.term,
         data: data.into(),
@@ -277,7 +351,12 @@ fn foreign(entry: &Entry) -> eraftpb::Entry {
 }
 
 fn own(entry: &eraftpb::Entry) -> Entry {
-    let payload = if entry.data.is_empty() {
+    let payload = if entry.get_entry_type() == EntryType::EntryConfChangeV2 {
+        let change = ConfChangeV2::parse_from_bytes(&entry.data);
+        let state = change.and_then(|change| eraftpb::ConfState::parse_from_bytes(&change.context));
+        let to = state.ok().and_then(|state| configuration(&state));
+        to.map_or(Payload::Noop, Payload::Configuration)
+    } else if entry.data.is_empty() {
         Payload::Noop
     } else {
         Payload::Command(std::sync::Arc::from(&entry.data[..]))
@@ -360,8 +439,70 @@ impl Judge {
         self.say(messages);
     }
 
+    /// A configuration was committed, and everything before it is applied.
+    fn configure(&mut self, to: Configuration) {
+        let mut change = conf_change(&to);
+        if to.is_joint() {
+            let stays = |member| {
+                to.voters()
+                    .chain(to.learners())
+                    .any(|other| other == member)
+            };
+            let gone = self.members.members().filter(|&member| !stays(member));
+            let gone = gone.map(|member| raft_change(member.0, ConfChangeType::RemoveNode));
+            change.mut_changes().extend(gone);
+        }
+        let applied = self.node.0.apply_conf_change(&change);
+        applied.expect("the leader that proposed it had applied the same ones before");
+        self.members = to.clone();
+        self.effects.push_back(Effect::Configured(to));
+    }
+
+    /// What a leader owes to the configuration that it has applied: a joint one is left, and one in which it does not vote is left by itself.
+    fn conclude_change(&mut self) {
+        if !self.leads() {
+            self.changing = None;
+            return;
+        }
+        if !self.members.votes(self.me) {
+            // The engine would go on, and look for what it knows of itself.
+            let term = self.term();
+            self.node.0.raft.become_follower(term, 0);
+            return;
+        }
+        if !self.members.is_joint() || !self.may_change() {
+            return;
+        }
+        let plain = Configuration::new(self.members.voters(), self.members.learners());
+        let change = conf_change(&plain.expect("it was one half of a configuration"));
+        let request = self.changing.map_or(Vec::new(), |request| {
+            [self.life.to_be_bytes(), request.0.to_be_bytes()].concat()
+        });
+        // While leadership is handed over nothing is taken; who leads then does it.
+        if self.node.0.propose_conf_change(request, change).is_ok() {
+            self.changing = None;
+        }
+    }
+
+    /// No change is under way, and an entry of this term is committed.
+    fn may_change(&self) -> bool {
+        let raft = &self.node.0.raft;
+        !raft.has_pending_conf() && raft.commit_to_current_term()
+    }
+
+    /// `member` was heard of lately, and has what the log has, but for a little.
+    fn follows(&self, member: MemberId) -> bool {
+        let raft = &self.node.0.raft;
+        let other = raft.prs().get(member.0);
+        let follows = other.is_some_and(|other| {
+            other.recent_active && other.matched + MAX_LAG >= raft.raft_log.last_index()
+        });
+        member == self.me || follows
+    }
+
     /// Everything that the engine wants.
     fn pump(&mut self) {
+        self.conclude_change();
         // Whether one arrived is seen by the next answer; one that was lost is sent again.
         for to in std::mem::take(&mut self.snapshots) {
             self.node.0.report_snapshot(to, SnapshotStatus::Finish);
@@ -406,7 +547,7 @@ impl Judge {
             let installed = (metadata.index > 0).then(|| Snapshot {
                 index: metadata.index,
                 term: metadata.term,
-                configuration: self.members.clone(),
+                configuration: configuration(metadata.get_conf_state()).expect("a member wrote it"),
                 state: Arc::from(ready.snapshot().get_data()),
             });
             let store = self.node.0.mut_store();
@@ -415,6 +556,7 @@ impl Judge {
                 store.entries.clear();
                 store.snapshot = ready.snapshot().clone();
                 self.installing = Some((number, snapshot.index));
+                self.members = snapshot.configuration.clone();
                 self.effects.push_back(Effect::Restore(snapshot.clone()));
             }
             store.append(&entries);
@@ -443,13 +585,22 @@ impl Judge {
                         let request = u64::from_be_bytes(request.try_into().ok()?);
                         (u64::from_be_bytes(*life) == self.life).then_some(RequestId(request))
                     });
-                self.effects.push_back(Effect::Apply {
-                    entry: own(&entry),
-                    request,
-                });
+                let entry = own(&entry);
+                let to = match &entry.payload {
+                    Payload::Configuration(to) => Some(to.clone()),
+                    _ => None,
+                };
+                self.effects.push_back(Effect::Apply { entry, request });
+                if let Some(to) = to {
+                    self.configure(to);
+                }
             }
             self.node.0.advance_apply_to(self.applied);
             self.stored(0);
+            if self.leads() && !self.members.votes(self.me) {
+                // It goes when this is told.
+                break;
+            }
         }
         while let Some(&(index, request)) = self.confirmed.front() {
             if index > self.applied {
@@ -490,7 +641,7 @@ impl Consensus for Judge {
         }
         if self.campaign_at.is_some_and(|at| at <= self.now) {
             self.campaign_at = None;
-            if self.leader().is_none() {
+            if self.leader().is_none() && self.node.0.raft.promotable() {
                 // A member that may not stand says so; nothing follows from it.
                 let _refused = self.node.0.campaign();
             }
@@ -515,6 +666,9 @@ impl Consensus for Judge {
         self.advance(now);
         let message = Message::parse_from_bytes(bytes)
             .map_err(|_| DecodeError::foreign("no message of raft"))?;
+        if message.to != self.me.0 {
+            return Err(DecodeError::foreign("it is for another member"));
+        }
         if message.get_msg_type() == MessageType::MsgPropose {
             return Err(DecodeError::foreign("proposals are not forwarded"));
         }
@@ -565,13 +719,10 @@ impl Consensus for Judge {
             });
         }
         let best = || {
-            let others = self
-                .node
-                .0
-                .raft
-                .prs()
-                .iter()
-                .filter(|(id, other)| **id != self.me.0 && other.recent_active);
+            let others = self.node.0.raft.prs().iter().filter(|(id, other)| {
+                let votes = self.members.votes(MemberId(**id));
+                **id != self.me.0 && votes && other.recent_active
+            });
             others
                 .max_by_key(|(id, other)| (other.matched, **id))
                 .map(|(&id, _)| MemberId(id))
@@ -584,17 +735,45 @@ impl Consensus for Judge {
     fn change(
         &mut self,
         now: Instant,
-        _request: RequestId,
-        _to: Configuration,
+        request: RequestId,
+        to: Configuration,
     ) -> Result<(), Refusal> {
         self.advance(now);
-        Err(Refusal::Change("the judge changes no members yet"))
+        let refusal = Refusal::NotLeader {
+            leader: self.leader(),
+            term: self.term(),
+        };
+        if !self.leads() {
+            return Err(refusal);
+        }
+        if self.node.0.raft.lead_transferee.is_some() {
+            return Err(Refusal::Transferring);
+        }
+        if !self.may_change() || self.members.is_joint() {
+            return Err(Refusal::Changing);
+        }
+        let mut fresh = to.voters().filter(|&voter| !self.members.votes(voter));
+        if !fresh.all(|voter| self.members.contains(voter) && self.follows(voter)) {
+            return Err(Refusal::Change("a voter learns first"));
+        }
+        if to.voters().filter(|&voter| self.follows(voter)).count() <= to.voters().count() / 2 {
+            return Err(Refusal::Change("a majority of the voters does not answer"));
+        }
+        let next = Configuration::joint(to.voters(), self.members.voters(), to.learners());
+        let next = next.map_err(|_| Refusal::Change("a voter becomes no learner"))?;
+        let proposed = self
+            .node
+            .0
+            .propose_conf_change(Vec::new(), conf_change(&next));
+        proposed.map_err(|_| refusal)?;
+        self.changing = Some(request);
+        Ok(())
     }
 
     fn compact(&mut self, now: Instant, state: Arc<[u8]>) {
         self.advance(now);
-        let (index, tail) = (self.applied, self.tail);
-        let configuration = self.members.clone();
+        let tail = self.tail;
+        let (index, configuration) = self.machine.clone();
         let store = self.node.0.mut_store();
         let before = store.snapshot.get_metadata().index;
         let (true, Ok(term)) = (index > before, store.term(index)) else {
@@ -646,7 +825,20 @@ impl Consensus for Judge {
         if self.effects.is_empty() {
             self.pump();
         }
-        self.effects.pop_front()
+        let effect = self.effects.pop_front();
+        match &effect {
+            Some(Effect::Apply { entry, .. }) => {
+                self.machine.0 = entry.index;
+                if let Payload::Configuration(to) = &entry.payload {
+                    self.machine.1 = to.clone();
+                }
+            }
+            Some(Effect::Restore(snapshot)) => {
+                self.machine = (snapshot.index, snapshot.configuration.clone());
+            }
+            _ => {}
+        }
+        effect
     }
 
     fn status(&self) -> Status {

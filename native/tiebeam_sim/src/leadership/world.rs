@@ -180,6 +180,8 @@ pub struct World<E> {
     elections: Elections,
     logs: Logs,
     commits: Commits,
+    /// The last two configurations that were committed.
+    committed: [Configuration; 2],
     leases: Leases,
     leased: bool,
     tally: Tally,
@@ -189,10 +191,7 @@ pub struct World<E> {
 
 impl<E: Engine> World<E> {
     /// A world that has not begun.
-    pub fn new(mut plan: Plan) -> Self {
-        if !E::CHANGES_MEMBERS {
-            (plan.spares, plan.operators) = (0, None);
-        }
+    pub fn new(plan: Plan) -> Self {
         let mut world = Self {
             random: Random::from_seed(plan.seed),
             now: 0,
@@ -210,6 +209,7 @@ impl<E: Engine> World<E> {
             elections: Elections::default(),
             logs: Logs::default(),
             commits: Commits::default(),
+            committed: [founding(plan.members), founding(plan.members)],
             leases: Leases::default(),
             leased: false,
             tally: Tally::default(),
@@ -542,6 +542,8 @@ impl<E: Engine> World<E> {
                 let sum = machine.store.sum();
                 if first && let Payload::Configuration(configuration) = &entry.payload {
                     self.tally.changed += 1;
+                    self.committed.rotate_left(1);
+                    self.committed[1] = configuration.clone();
                     let leads = status.is_some_and(|status| status.role == Role::Leader);
                     let gone = leads && !configuration.votes(machine.id);
                     self.tally.removed_leaders += u64::from(gone);
@@ -593,7 +595,7 @@ impl<E: Engine> World<E> {
                     && status.role == Role::Leader
                     && entry.term == status.term
                 {
-                    let (current, since, term) = image.configured();
+                    let (current, since, term) = image.configured(u64::MAX);
                     let left = current.is_joint() && term != 0 && term != entry.term;
                     self.tally.left_by_others += u64::from(left);
                     let began = image.term(status.commit) == Some(entry.term);
@@ -656,14 +658,28 @@ impl<E: Engine> World<E> {
 
     /// The configuration in force where `member` is, as its log says.
     fn configuration(&self, member: usize) -> &Configuration {
-        self.machines[member].image.configured().0
+        let machine = &self.machines[member];
+        let up_to = if E::CONFIGURED_WHEN_APPLIED {
+            machine.applied
+        } else {
+            u64::MAX
+        };
+        machine.image.configured(up_to).0
     }
 
-    /// `entry` is on the disks of a majority, in the eyes of `member`, which commits it.
+    /// `entry` is on the disks of a majority, in the eyes of `member`, which commits it. Who counts by what it has applied may have counted
+    /// by the last configuration that was committed before, or by the one before that, which the next one waits for.
     fn majority_has(&self, member: usize, entry: &Entry) -> bool {
-        majorities(self.configuration(member), |voter| {
-            self.machines[machine_of(voter)].has(voter, entry)
-        })
+        let counted = |configuration| {
+            majorities(configuration, |voter| {
+                self.machines[machine_of(voter)].has(voter, entry)
+            })
+        };
+        if E::CONFIGURED_WHEN_APPLIED {
+            self.committed.iter().any(counted)
+        } else {
+            counted(self.configuration(member))
+        }
     }
 
     /// Looks at what a member says of itself.

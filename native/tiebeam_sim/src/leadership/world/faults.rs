@@ -52,7 +52,7 @@ impl<E: Engine> World<E> {
                 self.machines[member].full = false;
                 self.machines[member].slow = 0;
             }),
-            18 if E::CHANGES_MEMBERS => self.lose_disk(member),
+            18 => self.lose_disk(member),
             19 if self.chance(200) => {
                 (0..count).for_each(|member| self.crash(member));
                 for member in 0..count {
@@ -131,8 +131,14 @@ impl<E: Engine> World<E> {
             voter != lost && all.any(|machine| machine.id == voter)
         };
         // Its own word may be on its way as well.
-        let bearable =
-            (0..self.machines.len()).all(|other| majorities(self.configuration(other), lives));
+        let can_bear = |configuration| majorities(configuration, lives);
+        let mut all = self.machines.iter();
+        let mut bearable = all.all(|machine| can_bear(machine.image.configured(u64::MAX).0));
+        if E::CONFIGURED_WHEN_APPLIED {
+            // Whoever starts again may apply the one before the last once more.
+            let others = (0..self.machines.len()).map(|other| self.configuration(other));
+            bearable &= others.chain(&self.committed).all(can_bear);
+        }
         if !bearable {
             return;
         }

@@ -107,14 +107,17 @@ impl Image {
         self.snapshot.as_ref().map_or(0, |snapshot| snapshot.index)
     }
 
-    /// The configuration in force at the end of the log, and the entry that made it (0: it is that of a snapshot, or of the beginning).
-    pub(super) fn configured(&self) -> (&Configuration, u64, u64) {
+    /// The configuration in force behind the entry `up_to`, or at the end of the log, and the entry that made it (0: it is that of a snapshot,
+    /// or of the beginning).
+    pub(super) fn configured(&self, up_to: u64) -> (&Configuration, u64, u64) {
         let found = self
             .entries
             .iter()
             .rev()
             .find_map(|entry| match &entry.payload {
-                Payload::Configuration(configuration) if entry.index > self.snapshot() => {
+                Payload::Configuration(configuration)
+                    if entry.index > self.snapshot() && entry.index <= up_to =>
+                {
                     Some((configuration, entry.index, entry.term))
                 }
                 _ => None,
