@@ -18,7 +18,11 @@ fn seeds() -> u64 {
 
 /// Nothing breaks in the worlds of a kind; what happened in them.
 fn keeps_every_property_in<E: Engine>(kind: Kind, members: usize) -> Tally {
-    let (broken, tally) = run_seeds::<E>(0, seeds(), 2, |seed| kind(seed, members));
+    keeps_every_property_in_all_of::<E>(kind, members, seeds())
+}
+
+fn keeps_every_property_in_all_of<E: Engine>(kind: Kind, members: usize, worlds: u64) -> Tally {
+    let (broken, tally) = run_seeds::<E>(0, worlds, 2, |seed| kind(seed, members));
     let told: Vec<String> = broken
         .iter()
         .map(|(seed, broken)| format!("seed {seed} of {members} members: {broken}"))
@@ -95,6 +99,18 @@ fn changes_really_happen(tally: &Tally) {
     ];
     for (count, least, what) in often {
         assert!(count >= least, "{what}: {count} of {least}, {tally:?}");
+    }
+}
+
+/// Worlds of elections are short: so many of them take seconds.
+#[test]
+fn a_thousand_worlds_of_elections_keep_every_property() {
+    for members in [3, 5] {
+        let tally = keeps_every_property_in_all_of::<Replica>(Plan::elections, members, 1000);
+        assert!(
+            tally.elections > 1000 && tally.crashes > 1000,
+            "{members} members: {tally:?}"
+        );
     }
 }
 
